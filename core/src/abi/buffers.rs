@@ -1,0 +1,91 @@
+//! Buffers: `proxy_get_buffer_bytes`, `proxy_get_buffer_status`.
+
+use wasmtime::Caller;
+
+use super::{
+    memory::{give, give_with, guest_size, put_u32},
+    status::{Hostcall, Status},
+    types::BufferType,
+};
+use crate::{
+    host::{BufferError, Buffers, Host},
+    instance::State,
+};
+
+/// Bytes that Weir itself keeps: the configurations.
+fn configuration<H: Host>(state: &State<H>, buffer: BufferType) -> Hostcall<std::sync::Arc<dyn AsRef<[u8]>>> {
+    struct Vm<H: Host>(std::sync::Arc<crate::filter::Filter<H>>);
+    impl<H: Host> AsRef<[u8]> for Vm<H> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0.spec().configuration
+        }
+    }
+    struct Directive<H: Host>(std::sync::Arc<crate::plan::Plugin<H>>);
+    impl<H: Host> AsRef<[u8]> for Directive<H> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0.configuration
+        }
+    }
+    if buffer == BufferType::VmConfiguration {
+        return Ok(std::sync::Arc::new(Vm(std::sync::Arc::clone(&state.filter))));
+    }
+    let plugin = state.contexts.effective_plugin().cloned().ok_or(Status::NotFound)?;
+    Ok(std::sync::Arc::new(Directive(plugin)))
+}
+
+pub(super) fn get_buffer_bytes<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    buffer: i32,
+    start: i32,
+    max_size: i32,
+    return_data: i32,
+    return_size: i32,
+) -> Hostcall {
+    let buffer = BufferType::from_raw(buffer).ok_or(Status::BadArgument)?;
+    // What lies behind the end is simply not there: SDKs ask for "everything from here" with the largest size.
+    let range = |len: usize| {
+        let start = (start.cast_unsigned() as usize).min(len);
+        start..len.min(start.saturating_add(max_size.cast_unsigned() as usize))
+    };
+    if matches!(buffer, BufferType::VmConfiguration | BufferType::PluginConfiguration) {
+        let bytes = configuration(caller.data(), buffer)?;
+        let bytes = (*bytes).as_ref();
+        return give(caller, bytes.get(range(bytes.len())).unwrap_or_default(), return_data, return_size);
+    }
+    let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
+    let range = range(stream.buffer_len(buffer).ok_or(Status::NotFound)?);
+    give_with(caller, range.len(), return_data, return_size, |place| {
+        let mut rest = place;
+        let mut fits = true;
+        stream.read_buffer(buffer, range, &mut |piece| match std::mem::take(&mut rest)
+            .split_at_mut_checked(piece.len())
+        {
+            Some((place, after)) => {
+                place.copy_from_slice(piece);
+                rest = after;
+            }
+            None => fits = false,
+        })?;
+        if fits && rest.is_empty() { Ok(()) } else { Err(BufferError::Io.into()) }
+    })
+}
+
+pub(super) fn get_buffer_status<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    buffer: i32,
+    return_size: i32,
+    return_unused: i32,
+) -> Hostcall {
+    let buffer = BufferType::from_raw(buffer).ok_or(Status::BadArgument)?;
+    let len = match buffer {
+        BufferType::VmConfiguration | BufferType::PluginConfiguration => {
+            (*configuration(caller.data(), buffer)?).as_ref().len()
+        }
+        _ => {
+            let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
+            stream.buffer_len(buffer).ok_or(Status::NotFound)?
+        }
+    };
+    put_u32(caller, return_size, guest_size(len)?)?;
+    put_u32(caller, return_unused, 0)
+}

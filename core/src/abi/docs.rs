@@ -1,0 +1,102 @@
+//! docs/ABI.md, made from the table of host functions and the list of callbacks, so that it cannot drift from them.
+
+use std::fmt::Write;
+
+use super::{Entry, Support, Versions, properties::ATTRIBUTES, table};
+use crate::{filter::Callback, host::Host};
+
+/// Callbacks that are known, but not called yet, and what they wait for.
+const NOT_CALLED: &[(Callback, &str)] = &[
+    (Callback::Tick, "timers of root contexts"),
+    (Callback::RequestTrailers, "trailers"),
+    (Callback::ResponseTrailers, "trailers"),
+    (Callback::HttpCallResponse, "calls out"),
+    (Callback::GrpcReceiveInitialMetadata, "calls out"),
+    (Callback::GrpcReceive, "calls out"),
+    (Callback::GrpcReceiveTrailingMetadata, "calls out"),
+    (Callback::GrpcClose, "calls out"),
+    (Callback::QueueReady, "shared queues"),
+    (Callback::ForeignFunction, "foreign functions"),
+];
+
+/// Limits of what is called and works, in sentences.
+const LIMITS: &[&str] = &[
+    "`proxy_on_request_headers` may pause; a pause from any other callback is logged once as a warning, and the \
+     stream goes on.",
+    "Bodies are passed on as they are: they can be read in their callbacks, but not changed or held.",
+    "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
+     file or by `return`.",
+    "Attributes of certificates and of the upstream's TLS connection are NOT_FOUND.",
+];
+
+/// The text of docs/ABI.md for host `H`. The host only names types: every host has the same table.
+#[must_use]
+pub fn markdown<H: Host>() -> String {
+    let mut text = String::from(
+        "# What of the ABI works\n\n\
+         Generated from the table in `core/src/abi.rs`; `WEIR_BLESS=1 cargo test -p weir-core --test abi_table` \
+         writes it anew, and the same test fails when it is out of date.\n\n\
+         Filters for Proxy-Wasm 0.1.0, 0.2.0 and 0.2.1 load. A function marked **missing** links, so that a module \
+         that imports it loads; called, it answers UNIMPLEMENTED and warns once. An import that no version has is \
+         named in a warning when the module is loaded, and ends the instance when it is called.\n",
+    );
+    let table = table::<H>();
+    let (wasi, env): (Vec<_>, Vec<_>) = table.iter().partition(|row| row.versions == Versions::Wasi);
+    section(&mut text, "Host functions (`env`)", &env);
+    section(&mut text, "WASI (`wasi_snapshot_preview1`, `wasi_unstable`)", &wasi);
+    callbacks(&mut text);
+    text.push_str("\n## Limits of what works\n\n");
+    for limit in LIMITS {
+        let _ = writeln!(text, "- {limit}");
+    }
+    text.push_str(
+        "\n## Properties\n\nSegments are separated by NUL or dots. Integers are 8 bytes little-endian, booleans 1 byte, \
+         times and durations nanoseconds. Besides these: `request.headers.NAME`, `response.headers.NAME`, \
+         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `ngx.VARIABLE`, and whatever a filter has set.\n\n",
+    );
+    for (path, _) in ATTRIBUTES {
+        let _ = writeln!(text, "- `{path}`");
+    }
+    text
+}
+
+fn section<H: Host>(text: &mut String, title: &str, rows: &[&Entry<H>]) {
+    let _ = write!(text, "\n## {title}\n\n| function | ABI | state | remarks |\n|---|---|---|---|\n");
+    for row in rows {
+        let versions = match row.versions {
+            Versions::All => "0.1.0, 0.2.0, 0.2.1",
+            Versions::Only010 => "0.1.0",
+            Versions::Since020 => "0.2.0, 0.2.1",
+            Versions::Since021 => "0.2.1",
+            Versions::Runtime => "language runtimes",
+            Versions::Wasi => "preview 1",
+        };
+        let state = match row.support {
+            Support::Full => "works",
+            Support::Refuses => "refuses",
+            Support::Missing => "**missing**",
+        };
+        let result = if row.returns { " → i32" } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{}({}){result}` | {versions} | {state} | {} |",
+            row.name,
+            row.params.join(", "),
+            row.note
+        );
+    }
+}
+
+fn callbacks(text: &mut String) {
+    text.push_str("\n## Callbacks\n\n| export | state | remarks |\n|---|---|---|\n");
+    for callback in Callback::ALL {
+        let waits = NOT_CALLED.iter().find(|(other, _)| other == callback);
+        let metadata = matches!(callback, Callback::RequestMetadata | Callback::ResponseMetadata);
+        let (state, remark) = match waits {
+            Some((_, what)) => ("**missing**", *what),
+            None if metadata => ("not called", "in no version of the ABI"),
+            None => ("called", ""),
+        };
+        let _ = writeln!(text, "| `{}` | {state} | {remark} |", callback.name());
+    }
+}

@@ -1,0 +1,332 @@
+//! Properties: paths to attributes of the stream, and what filters set themselves.
+
+use std::borrow::Cow;
+
+use wasmtime::Caller;
+
+use super::{
+    maps,
+    memory::{give, parts, slice},
+    status::{Hostcall, Status},
+    types::MapType,
+};
+use crate::{
+    engine::limits::{MAX_PROPERTIES, MAX_PROPERTY_PATH, MAX_PROPERTY_VALUE},
+    host::{Attribute, Host, Maps, StreamHost, Value},
+    instance::State,
+};
+
+/// Properties that the filters of one stream have set, by path.
+#[derive(Debug, Default)]
+pub struct Properties {
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Properties {
+    /// The value that was set for `path` (segments separated by NUL).
+    #[must_use]
+    pub fn get(&self, path: &[u8]) -> Option<&[u8]> {
+        self.entries.iter().find(|(key, _)| key == path).map(|(_, value)| &value[..])
+    }
+
+    /// Sets `path` to `value`; false when a bound of `engine/limits.rs` forbids it.
+    pub fn set(&mut self, path: &[u8], value: &[u8]) -> bool {
+        if path.len() > MAX_PROPERTY_PATH || value.len() > MAX_PROPERTY_VALUE {
+            return false;
+        }
+        if let Some((_, old)) = self.entries.iter_mut().find(|(key, _)| key == path) {
+            old.clear();
+            old.extend_from_slice(value);
+            return true;
+        }
+        if self.entries.len() >= MAX_PROPERTIES {
+            return false;
+        }
+        self.entries.push((path.to_vec(), value.to_vec()));
+        true
+    }
+
+    /// Forgets everything: the stream has ended, its record is used again.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// An attribute that the proxy knows.
+    Attribute(Attribute),
+    /// A header of the request or response: `request.headers.NAME`.
+    Header(MapType, &'a [u8]),
+    /// A whole map: `request.headers`.
+    Map(MapType),
+    /// The name of the filter.
+    PluginName,
+    /// The root id of the directive.
+    PluginRootId,
+    /// The vm_id of the module.
+    PluginVmId,
+    /// A variable of the proxy's own: `ngx.NAME`.
+    Native(&'a [u8]),
+    /// Whatever a filter has set.
+    Stored,
+}
+
+/// Brings a path into its one form: segments separated by NUL, no trailing NUL. A path without any NUL may be dotted.
+///
+/// Only for paths whose first segment has a meaning here: a dotted path that nobody knows stays as it is, so that what
+/// was set under it is found under it.
+pub fn normalize<'a>(path: &'a [u8], native_prefix: &[u8]) -> Cow<'a, [u8]> {
+    let path = path.strip_suffix(b"\0").unwrap_or(path);
+    if path.contains(&0) || !path.contains(&b'.') {
+        return Cow::Borrowed(path);
+    }
+    let first = path.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let limit = match first {
+        // A header's name may hold dots: `request.headers.x.y`.
+        b"request" | b"response" => 3,
+        b"source" | b"destination" | b"connection" | b"upstream" | b"node" => 2,
+        first if first == native_prefix => 2,
+        _ => return Cow::Borrowed(path),
+    };
+    let mut parts = path.splitn(limit, |byte| *byte == b'.');
+    let mut joined = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        joined.push(0);
+        joined.extend_from_slice(part);
+    }
+    Cow::Owned(joined)
+}
+
+/// The attributes and the paths that lead to them (Envoy's "Attributes", which every SDK documents).
+pub(super) const ATTRIBUTES: &[(&str, Attribute)] = &[
+    ("request.path", Attribute::RequestPath),
+    ("request.url_path", Attribute::RequestUrlPath),
+    ("request.query", Attribute::RequestQuery),
+    ("request.host", Attribute::RequestHost),
+    ("request.scheme", Attribute::RequestScheme),
+    ("request.method", Attribute::RequestMethod),
+    ("request.protocol", Attribute::RequestProtocol),
+    ("request.useragent", Attribute::RequestUserAgent),
+    ("request.referer", Attribute::RequestReferer),
+    ("request.id", Attribute::RequestId),
+    ("request.time", Attribute::RequestTime),
+    ("request.duration", Attribute::RequestDuration),
+    ("request.size", Attribute::RequestSize),
+    ("request.total_size", Attribute::RequestTotalSize),
+    ("response.code", Attribute::ResponseCode),
+    ("response.code_details", Attribute::ResponseCodeDetails),
+    ("response.flags", Attribute::ResponseFlags),
+    ("response.size", Attribute::ResponseSize),
+    ("response.total_size", Attribute::ResponseTotalSize),
+    ("response.grpc_status", Attribute::ResponseGrpcStatus),
+    ("response.backend_latency", Attribute::ResponseBackendLatency),
+    ("source.address", Attribute::SourceAddress),
+    ("source.port", Attribute::SourcePort),
+    ("destination.address", Attribute::DestinationAddress),
+    ("destination.port", Attribute::DestinationPort),
+    ("connection.id", Attribute::ConnectionId),
+    ("connection.mtls", Attribute::ConnectionMtls),
+    ("connection.requested_server_name", Attribute::ConnectionRequestedServerName),
+    ("connection.tls_version", Attribute::ConnectionTlsVersion),
+    ("connection.subject_local_certificate", Attribute::ConnectionSubjectLocalCertificate),
+    ("connection.subject_peer_certificate", Attribute::ConnectionSubjectPeerCertificate),
+    ("connection.dns_san_local_certificate", Attribute::ConnectionDnsSanLocalCertificate),
+    ("connection.dns_san_peer_certificate", Attribute::ConnectionDnsSanPeerCertificate),
+    ("connection.uri_san_local_certificate", Attribute::ConnectionUriSanLocalCertificate),
+    ("connection.uri_san_peer_certificate", Attribute::ConnectionUriSanPeerCertificate),
+    ("connection.sha256_peer_certificate_digest", Attribute::ConnectionSha256PeerCertificateDigest),
+    ("upstream.address", Attribute::UpstreamAddress),
+    ("upstream.port", Attribute::UpstreamPort),
+    ("upstream.local_address", Attribute::UpstreamLocalAddress),
+    ("upstream.tls_version", Attribute::UpstreamTlsVersion),
+    ("upstream.subject_local_certificate", Attribute::UpstreamSubjectLocalCertificate),
+    ("upstream.subject_peer_certificate", Attribute::UpstreamSubjectPeerCertificate),
+    ("upstream.dns_san_local_certificate", Attribute::UpstreamDnsSanLocalCertificate),
+    ("upstream.dns_san_peer_certificate", Attribute::UpstreamDnsSanPeerCertificate),
+    ("upstream.uri_san_local_certificate", Attribute::UpstreamUriSanLocalCertificate),
+    ("upstream.uri_san_peer_certificate", Attribute::UpstreamUriSanPeerCertificate),
+    ("upstream.sha256_peer_certificate_digest", Attribute::UpstreamSha256PeerCertificateDigest),
+    ("upstream.transport_failure_reason", Attribute::UpstreamTransportFailureReason),
+    ("cluster_name", Attribute::ClusterName),
+    ("route_name", Attribute::RouteName),
+    ("listener_direction", Attribute::ListenerDirection),
+];
+
+/// What a normalized path leads to.
+pub(crate) fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
+    let (first, rest) = match path.iter().position(|byte| *byte == 0) {
+        Some(at) => (&path[..at], Some(&path[at + 1..])),
+        None => (path, None),
+    };
+    match (first, rest) {
+        (b"plugin_name", None) => return Target::PluginName,
+        (b"plugin_root_id", None) => return Target::PluginRootId,
+        (b"plugin_vm_id", None) => return Target::PluginVmId,
+        (prefix, Some(name)) if prefix == native_prefix => return Target::Native(name),
+        (b"request", Some(rest)) => {
+            if let Some(target) = map_target(MapType::HttpRequestHeaders, b"headers", rest) {
+                return target;
+            }
+        }
+        (b"response", Some(rest)) => {
+            let headers = map_target(MapType::HttpResponseHeaders, b"headers", rest);
+            let trailers = || map_target(MapType::HttpResponseTrailers, b"trailers", rest);
+            if let Some(target) = headers.or_else(trailers) {
+                return target;
+            }
+        }
+        _ => {}
+    }
+    let leads_here = |dotted: &str| {
+        dotted.len() == path.len() && dotted.bytes().zip(path).all(|(a, b)| a == *b || (a == b'.' && *b == 0))
+    };
+    ATTRIBUTES
+        .iter()
+        .find(|(dotted, _)| leads_here(dotted))
+        .map_or(Target::Stored, |(_, attribute)| Target::Attribute(*attribute))
+}
+
+fn map_target<'a>(map: MapType, word: &[u8], rest: &'a [u8]) -> Option<Target<'a>> {
+    match rest.strip_prefix(word)? {
+        [] => Some(Target::Map(map)),
+        [0, name @ ..] => Some(Target::Header(map, name)),
+        _ => None,
+    }
+}
+
+pub(super) fn get_property<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    path: i32,
+    path_size: i32,
+    return_data: i32,
+    return_size: i32,
+) -> Hostcall {
+    let stream = caller.data().stream()?;
+    let (memory, state) = parts(caller)?;
+    let path = slice(memory, path, path_size)?;
+    if path.len() > MAX_PROPERTY_PATH {
+        return Err(Status::NotFound.into());
+    }
+    let path = normalize(path, H::Stream::NATIVE_PREFIX);
+    let target = resolve(&path, H::Stream::NATIVE_PREFIX);
+    let filter = state.filter.spec();
+    let value: Cow<'_, [u8]> = match (target, &stream) {
+        (Target::PluginName, _) => Cow::Owned(filter.name.clone().into_bytes()),
+        (Target::PluginVmId, _) => Cow::Owned(filter.vm_id.clone().into_bytes()),
+        (Target::PluginRootId, _) => {
+            let plugin = state.contexts.effective_plugin().ok_or(Status::NotFound)?;
+            Cow::Owned(plugin.root_id.clone().into_bytes())
+        }
+        (_, None) => return Err(Status::NotFound.into()),
+        (Target::Attribute(attribute), Some(stream)) => {
+            encode(stream.attribute(attribute).ok_or(Status::NotFound)?)
+        }
+        (Target::Header(map, name), Some(stream)) => stream.value(map, name).ok_or(Status::NotFound)?,
+        (Target::Map(map), Some(stream)) if stream.has_map(map) => Cow::Owned(maps::serialize(stream, map)),
+        (Target::Map(_), Some(_)) => return Err(Status::NotFound.into()),
+        (Target::Native(name), Some(stream)) => stream.native(name).ok_or(Status::NotFound)?,
+        (Target::Stored, Some(stream)) => {
+            let stored = stream.with_properties(|stored| stored.get(&path).map(<[u8]>::to_vec)).flatten();
+            Cow::Owned(stored.ok_or(Status::NotFound)?)
+        }
+    };
+    give(caller, &value, return_data, return_size)
+}
+
+/// A value in the form that SDKs expect: integers as 8 bytes little-endian, booleans as 1 byte.
+fn encode(value: Value<'_>) -> Cow<'_, [u8]> {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        Value::Int(value) => Cow::Owned(value.to_le_bytes().to_vec()),
+        Value::Bool(value) => Cow::Owned(vec![u8::from(value)]),
+    }
+}
+
+pub(super) fn set_property<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    path: i32,
+    path_size: i32,
+    value: i32,
+    value_size: i32,
+) -> Hostcall {
+    let stream = caller.data().stream()?;
+    let (memory, state) = parts(caller)?;
+    let path = slice(memory, path, path_size)?;
+    let value = slice(memory, value, value_size)?;
+    if path.is_empty() || path.len() > MAX_PROPERTY_PATH {
+        return Err(Status::BadArgument.into());
+    }
+    let stream = stream.ok_or(Status::NotFound)?;
+    let path = normalize(path, H::Stream::NATIVE_PREFIX);
+    if let Target::Native(name) = resolve(&path, H::Stream::NATIVE_PREFIX) {
+        return stream.set_native(name, value).map_err(|error| {
+            state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
+            Status::NotFound.into()
+        });
+    }
+    match stream.with_properties(|stored| stored.set(&path, value)) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            state.warn(&format!("property \"{}\" was not set: too many, or too large", path.escape_ascii()));
+            Err(Status::InternalFailure.into())
+        }
+        None => Err(Status::NotFound.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ATTRIBUTES, Properties, Target, normalize, resolve};
+    use crate::{
+        abi::types::MapType,
+        engine::limits::{MAX_PROPERTIES, MAX_PROPERTY_VALUE},
+        host::Attribute,
+    };
+
+    fn target(path: &[u8]) -> String {
+        let path = normalize(path, b"ngx");
+        format!("{:?}", resolve(&path, b"ngx"))
+    }
+
+    #[test]
+    fn dots_and_nuls_separate_alike() {
+        for path in [&b"request\0path"[..], b"request.path", b"request\0path\0"] {
+            assert_eq!(target(path), format!("{:?}", Target::Attribute(Attribute::RequestPath)));
+        }
+        assert_eq!(
+            target(b"request.headers.x.y"),
+            format!("{:?}", Target::Header(MapType::HttpRequestHeaders, b"x.y"))
+        );
+        assert_eq!(target(b"ngx.arg_a.b"), format!("{:?}", Target::Native(b"arg_a.b")));
+        assert_eq!(target(b"my.own"), "Stored");
+        assert_eq!(target(b"request"), "Stored");
+        assert_eq!(target(b"request\0headersx"), "Stored");
+    }
+
+    #[test]
+    fn every_attribute_has_one_path() {
+        for (path, attribute) in ATTRIBUTES {
+            assert_eq!(target(path.as_bytes()), format!("{:?}", Target::Attribute(*attribute)));
+        }
+        let mut seen: Vec<_> = ATTRIBUTES.iter().map(|(_, attribute)| format!("{attribute:?}")).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), ATTRIBUTES.len());
+    }
+
+    #[test]
+    fn stored_properties_are_bounded() {
+        let mut stored = Properties::default();
+        assert!(stored.set(b"a", b"1") && stored.set(b"a", b"2"));
+        assert_eq!(stored.get(b"a"), Some(&b"2"[..]));
+        assert!(!stored.set(b"big", &vec![0; MAX_PROPERTY_VALUE + 1]));
+        for number in 1..MAX_PROPERTIES {
+            assert!(stored.set(format!("p{number}").as_bytes(), b""));
+        }
+        assert!(!stored.set(b"one more", b""));
+        stored.clear();
+        assert_eq!(stored.get(b"a"), None);
+    }
+}

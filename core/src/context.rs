@@ -1,0 +1,254 @@
+//! Contexts of one instance: their ids, roots and streams, and which one is effective.
+//!
+//! Root contexts come first (ids 1 to n, one for each directive that lives in the instance); stream contexts follow
+//! and are never given an id that was used before. The table holds only handles: a stream context that outlives its
+//! request (a deferred `on_done`) has none any more.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+use crate::plan::Plugin;
+
+/// Number of a context, unique in its instance. 0 is nobody: the parent of root contexts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContextId(u32);
+
+impl ContextId {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+
+    /// As the guest sees it.
+    #[must_use]
+    pub const fn raw(self) -> i32 {
+        self.0.cast_signed()
+    }
+
+    /// What the guest means by `raw`.
+    #[must_use]
+    pub const fn from_raw(raw: i32) -> Self {
+        Self(raw.cast_unsigned())
+    }
+}
+
+/// How far a stream context is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Its request lives.
+    Active,
+    /// `on_done` runs, or has answered false: `proxy_done` is awaited.
+    Ending,
+    /// `proxy_done` was called: `on_log` and `on_delete` are next.
+    Done,
+}
+
+/// One stream context.
+#[derive(Debug)]
+pub(crate) struct StreamContext<S> {
+    /// Its root context.
+    pub(crate) root: ContextId,
+    /// The request, until it is gone.
+    pub(crate) host: Option<S>,
+    pub(crate) life: Life,
+}
+
+/// Ids are made here and unique, so they need no hashing.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u32(&mut self, id: u32) {
+        // Spreads consecutive ids over the table's control bits (2^64 / golden ratio).
+        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The contexts of one instance. `P` is what a directive is known by, `S` a handle of a request.
+#[derive(Debug)]
+pub(crate) struct Contexts<S, P> {
+    roots: Vec<P>,
+    streams: HashMap<u32, StreamContext<S>, BuildHasherDefault<IdHasher>>,
+    next: u32,
+    effective: ContextId,
+    /// How many stream contexts are [`Life::Done`] and wait for their end.
+    completed: u32,
+}
+
+/// The contexts of an instance on host `H`.
+pub(crate) type ContextsOf<H> = Contexts<<H as crate::host::Host>::Stream, Arc<Plugin<H>>>;
+
+impl<S, P> Contexts<S, P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            roots: Vec::new(),
+            streams: HashMap::default(),
+            next: 1,
+            effective: ContextId::NONE,
+            completed: 0,
+        }
+    }
+
+    /// A new root context for `plugin`. Roots are made before any stream.
+    pub(crate) fn add_root(&mut self, plugin: P) -> ContextId {
+        self.roots.push(plugin);
+        self.next = self.first_stream();
+        Self::root_id(self.roots.len() - 1)
+    }
+
+    /// A new stream context under `root`.
+    pub(crate) fn add_stream(&mut self, root: ContextId, host: S) -> ContextId {
+        let id = self.take_id();
+        self.streams.insert(id.0, StreamContext { root, host: Some(host), life: Life::Active });
+        id
+    }
+
+    /// The first id that is no root's.
+    fn first_stream(&self) -> u32 {
+        u32::try_from(self.roots.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// After 2^32 - 1 contexts in one instance ids start again, past the roots and whatever still lives.
+    fn take_id(&mut self) -> ContextId {
+        loop {
+            let id = self.next;
+            self.next = id.checked_add(1).unwrap_or(self.first_stream());
+            if !self.streams.contains_key(&id) {
+                return ContextId(id);
+            }
+        }
+    }
+
+    /// The id of the root context number `index`, counted from 0 in the order they were added.
+    pub(crate) fn root_id(index: usize) -> ContextId {
+        ContextId(u32::try_from(index + 1).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn root(&self, id: ContextId) -> Option<&P> {
+        self.roots.get(usize::try_from(id.0).ok()?.checked_sub(1)?)
+    }
+
+    pub(crate) fn stream(&self, id: ContextId) -> Option<&StreamContext<S>> {
+        self.streams.get(&id.0)
+    }
+
+    pub(crate) fn stream_mut(&mut self, id: ContextId) -> Option<&mut StreamContext<S>> {
+        self.streams.get_mut(&id.0)
+    }
+
+    pub(crate) fn remove_stream(&mut self, id: ContextId) {
+        self.set_life(id, Life::Active);
+        self.streams.remove(&id.0);
+        if self.effective == id {
+            self.effective = ContextId::NONE;
+        }
+    }
+
+    /// Whether there is a context of that id.
+    pub(crate) fn contains(&self, id: ContextId) -> bool {
+        self.root(id).is_some() || self.streams.contains_key(&id.0)
+    }
+
+    pub(crate) fn set_effective(&mut self, id: ContextId) {
+        self.effective = id;
+    }
+
+    /// The effective context's directive.
+    pub(crate) fn effective_plugin(&self) -> Option<&P> {
+        let root = self.stream(self.effective).map_or(self.effective, |stream| stream.root);
+        self.root(root)
+    }
+
+    /// The effective context's request.
+    pub(crate) fn effective_host(&self) -> Option<&S> {
+        self.stream(self.effective)?.host.as_ref()
+    }
+
+    /// `proxy_done`: the effective context, if it is ending, is done. False when it is not ending.
+    pub(crate) fn complete_effective(&mut self) -> bool {
+        match self.streams.get_mut(&self.effective.0) {
+            Some(stream) if stream.life == Life::Ending => {
+                stream.life = Life::Done;
+                self.completed += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sets how far stream context `id` is.
+    pub(crate) fn set_life(&mut self, id: ContextId, life: Life) {
+        if let Some(stream) = self.streams.get_mut(&id.0) {
+            if stream.life == Life::Done {
+                self.completed = self.completed.saturating_sub(1);
+            }
+            if life == Life::Done {
+                self.completed += 1;
+            }
+            stream.life = life;
+        }
+    }
+
+    /// A stream context whose `proxy_done` has been called after its `on_done` had deferred.
+    pub(crate) fn next_done(&self) -> Option<ContextId> {
+        if self.completed == 0 {
+            return None;
+        }
+        let done = |(_, stream): &(&u32, &StreamContext<S>)| stream.life == Life::Done;
+        self.streams.iter().find(done).map(|(id, _)| ContextId(*id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ContextId, Contexts};
+
+    #[test]
+    fn roots_come_first_and_streams_find_their_directive() {
+        let mut contexts = Contexts::<(), &str>::new();
+        let first = contexts.add_root("first");
+        let second = contexts.add_root("second");
+        assert_eq!((first, second), (ContextId(1), ContextId(2)));
+        assert_eq!(Contexts::<(), &str>::root_id(1), second);
+        let stream = contexts.add_stream(second, ());
+        contexts.set_effective(stream);
+        assert_eq!(contexts.effective_plugin(), Some(&"second"));
+        assert!(contexts.effective_host().is_some());
+        contexts.set_effective(first);
+        assert_eq!(contexts.effective_plugin(), Some(&"first"));
+        assert!(contexts.effective_host().is_none(), "a root context has no request");
+    }
+
+    #[test]
+    fn ids_are_not_used_again_and_wrap_past_what_lives() {
+        let mut contexts = Contexts::<(), ()>::new();
+        let root = contexts.add_root(());
+        let first = contexts.add_stream(root, ());
+        contexts.remove_stream(first);
+        assert_ne!(contexts.add_stream(root, ()), first);
+        contexts.next = u32::MAX;
+        assert_eq!(contexts.add_stream(root, ()), ContextId(u32::MAX));
+        assert_eq!(contexts.add_stream(root, ()), ContextId(2), "1 is the root");
+        assert_eq!(contexts.add_stream(root, ()), ContextId(4), "3 lives");
+    }
+
+    #[test]
+    fn a_removed_context_is_no_longer_effective() {
+        let mut contexts = Contexts::<(), ()>::new();
+        let root = contexts.add_root(());
+        let stream = contexts.add_stream(root, ());
+        contexts.set_effective(stream);
+        contexts.remove_stream(stream);
+        assert_eq!(contexts.effective, ContextId::NONE);
+        assert!(!contexts.contains(stream));
+    }
+}

@@ -1,0 +1,62 @@
+//! Every bound that Weir sets, in one place: what a guest gives is hostile, and what it may take is finite.
+//!
+//! Bounds that an administrator may want to move are fields of [`Limits`]; the others are constants.
+
+use std::time::Duration;
+
+/// Most pairs in one serialized list; Envoy's limit is the same order.
+pub const MAX_PAIRS: usize = 1024;
+
+/// Most bytes of one serialized list, 1 MiB.
+pub const MAX_PAIRS_BYTES: usize = 1024 * 1024;
+
+/// Most bytes of a property's path.
+pub const MAX_PROPERTY_PATH: usize = 4096;
+
+/// Most bytes of a property's value that a filter sets.
+pub const MAX_PROPERTY_VALUE: usize = 1024 * 1024;
+
+/// Most properties that the filters of one stream may set.
+pub const MAX_PROPERTIES: usize = 1024;
+
+/// Most bytes of one line that a guest logs; the rest is cut.
+pub const MAX_LOG_LINE: usize = 16 * 1024;
+
+/// Most bytes that one `random_get` fills, 64 KiB (POSIX leaves more to a loop in the caller; so do all SDKs).
+pub const MAX_RANDOM: usize = 64 * 1024;
+
+/// Most buffers in one `fd_write`; POSIX's IOV_MAX on Linux.
+pub const MAX_IOVECS: usize = 1024;
+
+/// Most subscriptions in one `poll_oneoff`.
+pub const MAX_SUBSCRIPTIONS: usize = 1024;
+
+/// Most bytes of a `.wasm` file, 256 MiB.
+pub const MAX_MODULE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Bounds on what one instance may take, each with its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Bytes of linear memory.
+    pub memory: usize,
+    /// Elements of each table. Large Go modules need some ten thousand.
+    pub table_elements: usize,
+    /// Bytes of native stack that guest code may use. nginx's own stack is 8 MiB by default.
+    pub stack: usize,
+    /// Longest that one callback may run.
+    pub callback: Duration,
+    /// Longest that starting and configuring an instance may take.
+    pub configuration: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 * 1024 * 1024,
+            table_elements: 100_000,
+            stack: 512 * 1024,
+            callback: Duration::from_millis(50),
+            configuration: Duration::from_secs(5),
+        }
+    }
+}

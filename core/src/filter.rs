@@ -1,0 +1,274 @@
+//! A compiled filter: its module, what it exports, and everything it imports linked, ready to be instantiated.
+//!
+//! Loading happens in the master while the configuration is read. What can be wrong with a file is found here and said
+//! in a sentence; a worker only instantiates.
+
+use std::{
+    fmt, fs,
+    io::Read,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Instant,
+};
+
+use wasmtime::{InstancePre, Module};
+
+use crate::{
+    abi,
+    engine::{
+        Engine,
+        cache::{Cache, Key, Rejected},
+        limits::MAX_MODULE_BYTES,
+    },
+    host::{Host, LogLine, LogSink, Speaker},
+    instance::State,
+};
+
+pub mod exports;
+pub mod inspect;
+
+pub use exports::Callback;
+pub use inspect::AbiVersion;
+
+use abi::types::LogLevel;
+use exports::Exports;
+
+/// What the configuration says of a module (`module NAME PATH 'configuration';`).
+#[derive(Debug, Clone)]
+pub struct FilterSpec {
+    /// Name that `proxy_wasm` refers to.
+    pub name: String,
+    /// The `.wasm` file.
+    pub path: PathBuf,
+    /// Bytes that `on_vm_start` reads.
+    pub configuration: Vec<u8>,
+    /// Scope of what is shared; by default the name.
+    pub vm_id: String,
+    /// Variables that the guest may see through WASI.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Why a filter could not be loaded; each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says what it means")]
+pub enum LoadError {
+    #[error("cannot read \"{}\": {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("\"{}\" has more than {} MiB: is it really a filter?", path.display(), MAX_MODULE_BYTES >> 20)]
+    TooLarge { path: PathBuf },
+    #[error("\"{}\" is not WebAssembly: its first four bytes should be \"\\0asm\"; give the path of a compiled .wasm file (the text format has to be compiled first)", path.display())]
+    NotWasm { path: PathBuf },
+    #[error("\"{}\" is a WebAssembly component, not a core module: build the filter for a target like wasm32-wasip1, not wasm32-wasip2", path.display())]
+    Component { path: PathBuf },
+    #[error("\"{}\" does not compile: {error:#}", path.display())]
+    Compile { path: PathBuf, error: wasmtime::Error },
+    #[error("\"{}\" {problem}", path.display())]
+    Unfit { path: PathBuf, problem: inspect::Unfit },
+    #[error("\"{}\" cannot be linked: {error:#}", path.display())]
+    Link { path: PathBuf, error: wasmtime::Error },
+}
+
+/// A module and the key of its artefact; filters with the same bytes and settings share one, also across a reload.
+struct Compiled {
+    key: Key,
+    module: Module,
+}
+
+/// Compiled modules of this process that are still in use.
+static MODULES: Mutex<Vec<Weak<Compiled>>> = Mutex::new(Vec::new());
+
+/// A filter that can be instantiated.
+pub struct Filter<H: Host> {
+    spec: FilterSpec,
+    engine: Arc<Engine>,
+    /// Keeps the compiled module findable for the next filter with the same bytes.
+    _compiled: Arc<Compiled>,
+    pre: InstancePre<State<H>>,
+    exports: Exports,
+    abi_version: AbiVersion,
+    panics_on_status: bool,
+}
+
+impl<H: Host> Filter<H> {
+    /// Reads, compiles (or takes from `cache`), inspects and links a filter. `log` hears what is worth knowing.
+    ///
+    /// # Errors
+    /// [`LoadError`], whose text is fit for an administrator.
+    pub fn load(
+        engine: &Arc<Engine>,
+        cache: &Cache,
+        spec: FilterSpec,
+        log: &H::Root,
+    ) -> Result<Arc<Self>, LoadError> {
+        let say = |level, message: String| {
+            log.log(LogLine {
+                level,
+                filter: &spec.name,
+                speaker: Speaker::Weir,
+                message: message.as_bytes(),
+            });
+        };
+        let wasm = read(&spec.path)?;
+        let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
+        let compiled = compile(engine, cache, &spec.path, &wasm, &say)?;
+        let module = &compiled.module;
+        let abi_version = AbiVersion::of(module).map_err(unfit)?;
+        inspect::check(module).map_err(unfit)?;
+        let exports = Exports::resolve(module).map_err(unfit)?;
+        let linked = abi::link::<H>(engine.wasmtime(), module)
+            .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
+        for name in &linked.unknown {
+            say(
+                LogLevel::Warn,
+                format!(
+                    "imports \"{name}\", which no version of the ABI has: a call of it will end the instance"
+                ),
+            );
+        }
+        let pre = linked
+            .linker
+            .instantiate_pre(module)
+            .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
+        let panics_on_status = inspect::panics_on_status(&wasm);
+        let engine = Arc::clone(engine);
+        Ok(Arc::new(Self { spec, engine, _compiled: compiled, pre, exports, abi_version, panics_on_status }))
+    }
+
+    /// What the configuration says of it.
+    #[must_use]
+    pub fn spec(&self) -> &FilterSpec {
+        &self.spec
+    }
+
+    /// The version of the ABI it was built for.
+    #[must_use]
+    pub fn abi_version(&self) -> AbiVersion {
+        self.abi_version
+    }
+
+    /// Whether it exports `callback`.
+    #[must_use]
+    pub fn exports(&self, callback: Callback) -> bool {
+        self.exports.get(callback).is_some()
+    }
+
+    /// Whether a status that its SDK does not expect would make it panic: then a refused edit answers OK, with a
+    /// warning in the log.
+    #[must_use]
+    pub fn panics_on_status(&self) -> bool {
+        self.panics_on_status
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(crate) fn resolved(&self) -> &Exports {
+        &self.exports
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<State<H>> {
+        &self.pre
+    }
+}
+
+impl<H: Host> fmt::Debug for Filter<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter")
+            .field("spec", &self.spec)
+            .field("abi_version", &self.abi_version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the file and tells what is not a core module by its first eight bytes.
+fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
+    let failed = |error| LoadError::Read { path: path.to_owned(), error };
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut wasm = Vec::new();
+    file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut wasm).map_err(failed)?;
+    let path = path.to_owned();
+    if wasm.len() as u64 > MAX_MODULE_BYTES {
+        return Err(LoadError::TooLarge { path });
+    }
+    match wasm.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Ok(wasm),
+        // Component model binary format: version 13, layer 1.
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Err(LoadError::Component { path }),
+        _ => Err(LoadError::NotWasm { path }),
+    }
+}
+
+/// The compiled module: one that is in use already, an artefact of the cache, or made now.
+fn compile(
+    engine: &Arc<Engine>,
+    cache: &Cache,
+    path: &std::path::Path,
+    wasm: &[u8],
+    say: &dyn Fn(LogLevel, String),
+) -> Result<Arc<Compiled>, LoadError> {
+    let key = Key::new(engine, wasm);
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    modules.retain(|module| module.strong_count() > 0);
+    let in_use = modules
+        .iter()
+        .filter_map(Weak::upgrade)
+        .find(|found| found.key == key && wasmtime::Engine::same(found.module.engine(), engine.wasmtime()));
+    if let Some(found) = in_use {
+        say(LogLevel::Info, "compiled module is in use already and is shared".into());
+        return Ok(found);
+    }
+    let stored = cache.load(key).unwrap_or_else(|rejected| {
+        let fate = if matches!(rejected, Rejected::Io(_)) { "is ignored" } else { "was thrown away" };
+        say(LogLevel::Warn, format!("stored artefact {fate} and is made anew: {rejected}"));
+        None
+    });
+    let mut module = None;
+    if let Some(artefact) = stored {
+        match artefact::load(engine.wasmtime(), &artefact) {
+            Ok(loaded) => {
+                say(LogLevel::Info, "compiled module taken from the cache".into());
+                module = Some(loaded);
+            }
+            Err(error) => say(
+                LogLevel::Warn,
+                format!("stored artefact does not fit this wasmtime and is made anew: {error:#}"),
+            ),
+        }
+    }
+    let module = match module {
+        Some(module) => module,
+        None => {
+            let failed = |error| LoadError::Compile { path: path.to_owned(), error };
+            let start = Instant::now();
+            let module = Module::from_binary(engine.wasmtime(), wasm).map_err(failed)?;
+            say(LogLevel::Info, format!("module compiled in {} ms", start.elapsed().as_millis()));
+            let artefact = module.serialize().map_err(failed)?;
+            if let Err(error) = cache.store(key, &artefact) {
+                say(LogLevel::Warn, format!("compiled module could not be stored in the cache: {error}"));
+            }
+            module
+        }
+    };
+    // Made here, before fork, so that all workers share the pages.
+    module
+        .initialize_copy_on_write_image()
+        .map_err(|error| LoadError::Compile { path: path.to_owned(), error })?;
+    let compiled = Arc::new(Compiled { key, module });
+    modules.push(Arc::downgrade(&compiled));
+    Ok(compiled)
+}
+
+/// The one place where stored native code becomes a module.
+#[allow(unsafe_code, reason = "loading an artefact is trusting native code")]
+mod artefact {
+    use wasmtime::{Engine, Module, Result};
+
+    /// A module from an artefact that [`Cache::load`](crate::engine::cache::Cache::load) has verified.
+    pub(super) fn load(engine: &Engine, artefact: &[u8]) -> Result<Module> {
+        // SAFETY: `artefact` was written by `Cache::store` from `Module::serialize`: the cache checks that file and
+        // directory belong to the user we run as, that nobody else can write them, and the payload's SHA-256.
+        // wasmtime checks its own version and settings.
+        unsafe { Module::deserialize(engine, artefact) }
+    }
+}

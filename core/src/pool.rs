@@ -1,0 +1,132 @@
+//! Check-out and return of instances.
+//!
+//! ```text
+//!   begin ──► check_out ──► Lease ── callbacks ──► give_back
+//!                │            │                        │
+//!        own: a new one       │              own: dropped, its slot
+//!        from the pooling     │              and pages go back to
+//!        allocator            │              the allocator
+//!        shared: the          │              shared: stays, unless it
+//!        worker's one         │              failed: the next one is new
+//! ```
+//!
+//! Nothing outside this room knows which of both a lease is.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use crate::{
+    failure::{Cause, Failure},
+    filter::Callback,
+    host::Host,
+    instance::Instance,
+    plan::{Group, Plans},
+};
+
+/// An instance that a chain may use until it gives it back.
+pub(crate) enum Lease<H: Host> {
+    /// Nobody else's.
+    Own(Box<Instance<H>>),
+    /// The worker's: entered by one callback at a time.
+    Shared(Rc<RefCell<Instance<H>>>),
+}
+
+impl<H: Host> std::fmt::Debug for Lease<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own",
+            Self::Shared(_) => "Shared",
+        })
+    }
+}
+
+impl<H: Host> Lease<H> {
+    /// Lends the instance.
+    ///
+    /// # Errors
+    /// [`Failure`] when it is being entered already: a proxy that runs filters from within a hostcall.
+    pub(crate) fn with<R>(
+        &mut self,
+        callback: Callback,
+        lend: impl FnOnce(&mut Instance<H>) -> R,
+    ) -> Result<R, Failure> {
+        match self {
+            Self::Own(instance) => Ok(lend(instance)),
+            Self::Shared(instance) => match instance.try_borrow_mut() {
+                Ok(mut instance) => Ok(lend(&mut instance)),
+                Err(_) => Err(Failure::new(callback, Cause::Host("the shared instance was entered twice"))),
+            },
+        }
+    }
+
+    /// Whether it lives on when the request is over.
+    pub(crate) fn lasting(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+}
+
+/// The instance of a shared group, replaced when it has failed; none before the first request.
+type SharedSlot<H> = OnceCell<RefCell<Rc<RefCell<Instance<H>>>>>;
+
+/// The instances of one worker.
+#[derive(Debug)]
+pub(crate) struct Pool<H: Host> {
+    plans: Arc<Plans<H>>,
+    root: H::Root,
+    /// For each group that is shared: its instance, once there is one.
+    shared: Vec<SharedSlot<H>>,
+}
+
+impl<H: Host> Pool<H> {
+    pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root) -> Self {
+        let shared = plans.groups().iter().map(|_| OnceCell::new()).collect();
+        Self { plans, root, shared }
+    }
+
+    pub(crate) fn plans(&self) -> &Plans<H> {
+        &self.plans
+    }
+
+    /// An instance for group number `group`.
+    ///
+    /// # Errors
+    /// [`Failure`] when none can be made, or it does not get through its configuration.
+    pub(crate) fn check_out(&self, group: usize) -> Result<Lease<H>, Failure> {
+        let missing = || Failure::new(Callback::Initialize, Cause::Host("an instance of an unknown group"));
+        let plan = self.plans.groups().get(group).ok_or_else(missing)?;
+        if !plan.shared {
+            return self.make(plan).map(|instance| Lease::Own(Box::new(instance)));
+        }
+        let cell = self.shared.get(group).ok_or_else(missing)?;
+        let current = match cell.get() {
+            Some(current) => current,
+            None => {
+                let made = Rc::new(RefCell::new(self.make(plan)?));
+                cell.get_or_init(|| RefCell::new(made))
+            }
+        };
+        // One that is being entered right now has not failed, or its lease would have ended.
+        let failed = current.borrow().try_borrow().is_ok_and(|instance| instance.has_failed());
+        if failed {
+            let made = Rc::new(RefCell::new(self.make(plan)?));
+            current.replace(made);
+        }
+        Ok(Lease::Shared(Rc::clone(&current.borrow())))
+    }
+
+    /// Takes an instance back: one that was a request's own ends here.
+    #[allow(
+        clippy::unused_self,
+        reason = "half of the interface: an instance that is kept goes back to its pool"
+    )]
+    pub(crate) fn give_back(&self, lease: Lease<H>) {
+        drop(lease);
+    }
+
+    fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
+        Instance::new(&plan.filter, &plan.plugins, &self.root).map_err(|(_, failure)| failure)
+    }
+}

@@ -1,0 +1,364 @@
+//! A proxy in memory, for tests, benches, fuzzers and examples: everything of core without a real proxy.
+//!
+//! A [`Request`] holds its maps, bodies and attributes in plain collections that a test fills and looks at; a
+//! [`Worker`] collects log lines and has a clock that stands still.
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell, RefMut},
+    collections::HashMap,
+    ops::Range,
+    rc::Rc,
+};
+
+use crate::{
+    abi::{
+        properties::Properties,
+        types::{BufferType, LogLevel, MapType, StreamType},
+    },
+    host::{
+        Attribute, BufferError, Buffers, Host, LocalResponse, LogLine, LogSink, MapError, Maps, RootHost,
+        Speaker, StreamError, StreamHost, Value,
+    },
+};
+
+/// The proxy in memory.
+#[derive(Debug)]
+pub struct Memory;
+
+impl Host for Memory {
+    type Root = Worker;
+    type Stream = Request;
+}
+
+/// A line that was logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// Its severity.
+    pub level: LogLevel,
+    /// The filter it is about.
+    pub filter: String,
+    /// Who said it.
+    pub speaker: Speaker,
+    /// What was said; bytes that are no UTF-8 are replaced.
+    pub message: String,
+}
+
+/// A worker: collects log lines.
+#[derive(Debug, Clone, Default)]
+pub struct Worker {
+    lines: Rc<RefCell<Vec<Logged>>>,
+    level: Rc<Cell<Option<LogLevel>>>,
+}
+
+/// What every clock of the proxy in memory shows: 2001-09-09T01:46:40.000000001Z.
+pub const NOW_NS: u64 = 1_000_000_000_000_000_001;
+
+impl Worker {
+    /// The lines logged since this was called last.
+    #[must_use]
+    pub fn take_log(&self) -> Vec<Logged> {
+        self.lines.take()
+    }
+
+    /// Drops lines that are less severe than `level`.
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.level.set(Some(level));
+    }
+}
+
+impl LogSink for Worker {
+    fn log(&self, line: LogLine<'_>) {
+        self.lines.borrow_mut().push(Logged {
+            level: line.level,
+            filter: line.filter.to_owned(),
+            speaker: line.speaker,
+            message: String::from_utf8_lossy(line.message).into_owned(),
+        });
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.level.get().unwrap_or(LogLevel::Trace)
+    }
+}
+
+impl RootHost for Worker {
+    fn realtime_ns(&self) -> u64 {
+        NOW_NS
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        NOW_NS
+    }
+}
+
+/// A local response that a filter sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Its status.
+    pub status: u16,
+    /// Its details.
+    pub details: Vec<u8>,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Its headers.
+    pub headers: Vec<Pair>,
+    /// Its gRPC status.
+    pub grpc_status: Option<u32>,
+}
+
+/// A name and a value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What a request consists of; a test fills and reads it through [`Request::edit`].
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The maps that exist, pseudo-headers first.
+    pub maps: HashMap<MapType, Vec<Pair>>,
+    /// The buffers that exist, in the pieces they have.
+    pub buffers: HashMap<BufferType, Vec<Vec<u8>>>,
+    /// Attributes that have a value.
+    pub attributes: HashMap<Attribute, Value<'static>>,
+    /// The proxy's own variables.
+    pub native: HashMap<Vec<u8>, Vec<u8>>,
+    /// Properties that filters have set.
+    pub properties: Properties,
+    /// The local response that was sent last.
+    pub sent: Option<Sent>,
+    /// The response's headers have left.
+    pub headers_sent: bool,
+    /// Directions that were resumed.
+    pub resumed: Vec<StreamType>,
+    /// Directions that were closed.
+    pub closed: Vec<StreamType>,
+    /// The request is over: nothing can be reached any more.
+    pub gone: bool,
+}
+
+/// A request. Clones are handles of the same one.
+#[derive(Debug, Clone)]
+pub struct Request {
+    worker: Worker,
+    parts: Rc<RefCell<Parts>>,
+}
+
+impl Request {
+    /// `GET /path?query` for host `example.com`, and an empty response map.
+    #[must_use]
+    pub fn new(worker: &Worker) -> Self {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<Pair> {
+            pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+        };
+        let mut parts = Parts::default();
+        let request = pairs(&[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "example.com"),
+            (":path", "/path?query"),
+            ("Accept", "*/*"),
+        ]);
+        parts.maps.insert(MapType::HttpRequestHeaders, request);
+        parts.maps.insert(MapType::HttpResponseHeaders, pairs(&[(":status", "200")]));
+        Self { worker: worker.clone(), parts: Rc::new(RefCell::new(parts)) }
+    }
+
+    /// Everything the request consists of.
+    ///
+    /// # Panics
+    /// When a callback runs: hostcalls have it then.
+    #[must_use]
+    pub fn edit(&self) -> RefMut<'_, Parts> {
+        self.parts.borrow_mut()
+    }
+
+    /// The value of `name` in `map`, as a filter would read it, as text.
+    #[must_use]
+    pub fn text(&self, map: MapType, name: &str) -> Option<String> {
+        self.value(map, name.as_bytes()).map(|value| String::from_utf8_lossy(&value).into_owned())
+    }
+
+    /// The same attribute, found again as text for assertions.
+    fn map<R>(&self, map: MapType, look: impl FnOnce(&[Pair]) -> R) -> Option<R> {
+        let parts = self.parts.borrow();
+        if parts.gone {
+            return None;
+        }
+        parts.maps.get(&map).map(|pairs| look(pairs))
+    }
+
+    fn change(&self, map: MapType, change: impl FnOnce(&mut Vec<Pair>)) -> Result<(), MapError> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone {
+            return Err(MapError::Unavailable);
+        }
+        parts.maps.get_mut(&map).map(change).ok_or(MapError::Unavailable)
+    }
+}
+
+impl LogSink for Request {
+    fn log(&self, line: LogLine<'_>) {
+        self.worker.log(line);
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.worker.log_level()
+    }
+}
+
+impl Maps for Request {
+    fn has_map(&self, map: MapType) -> bool {
+        self.map(map, |_| ()).is_some()
+    }
+
+    fn map_len(&self, map: MapType) -> usize {
+        self.map(map, <[Pair]>::len).unwrap_or(0)
+    }
+
+    fn value(&self, map: MapType, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        self.map(map, |pairs| {
+            let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+            let values: Vec<_> = pairs
+                .iter()
+                .filter(|(found, _)| found.eq_ignore_ascii_case(name))
+                .map(|(_, value)| &value[..])
+                .collect();
+            (!values.is_empty()).then(|| Cow::Owned(values.join(separator)))
+        })?
+    }
+
+    fn visit(&self, map: MapType, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.map(map, |pairs| pairs.iter().for_each(|(name, value)| visit(name, value)));
+    }
+
+    fn add(&self, map: MapType, name: &[u8], value: &[u8]) -> Result<(), MapError> {
+        if name.starts_with(b":") {
+            return self.replace(map, name, value);
+        }
+        self.change(map, |pairs| pairs.push((name.to_vec(), value.to_vec())))
+    }
+
+    fn replace(&self, map: MapType, name: &[u8], value: &[u8]) -> Result<(), MapError> {
+        self.change(map, |pairs| {
+            let mut set = false;
+            pairs.retain_mut(|(found, old)| {
+                let same = found.eq_ignore_ascii_case(name);
+                if same && !set {
+                    set = true;
+                    *old = value.to_vec();
+                    return true;
+                }
+                !same
+            });
+            if !set {
+                pairs.push((name.to_vec(), value.to_vec()));
+            }
+        })
+    }
+
+    fn remove(&self, map: MapType, name: &[u8]) -> Result<(), MapError> {
+        if name.starts_with(b":") {
+            return Err(MapError::Refused("a pseudo-header cannot be removed"));
+        }
+        self.change(map, |pairs| pairs.retain(|(found, _)| !found.eq_ignore_ascii_case(name)))
+    }
+
+    fn clear(&self, map: MapType) -> Result<(), MapError> {
+        self.change(map, |pairs| pairs.retain(|(name, _)| name.starts_with(b":")))
+    }
+}
+
+impl Buffers for Request {
+    fn buffer_len(&self, buffer: BufferType) -> Option<usize> {
+        let parts = self.parts.borrow();
+        if parts.gone {
+            return None;
+        }
+        parts.buffers.get(&buffer).map(|pieces| pieces.iter().map(Vec::len).sum())
+    }
+
+    fn read_buffer(
+        &self,
+        buffer: BufferType,
+        range: Range<usize>,
+        piece: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), BufferError> {
+        let parts = self.parts.borrow();
+        let pieces = parts.buffers.get(&buffer).filter(|_| !parts.gone).ok_or(BufferError::Unavailable)?;
+        let mut at = 0;
+        for bytes in pieces {
+            let start = range.start.clamp(at, at + bytes.len()) - at;
+            let end = range.end.clamp(at, at + bytes.len()) - at;
+            if start < end {
+                piece(&bytes[start..end]);
+            }
+            at += bytes.len();
+        }
+        Ok(())
+    }
+}
+
+impl StreamHost for Request {
+    const NATIVE_PREFIX: &'static [u8] = b"mem";
+
+    fn attribute(&self, attribute: Attribute) -> Option<Value<'_>> {
+        let parts = self.parts.borrow();
+        parts.attributes.get(&attribute).filter(|_| !parts.gone).cloned()
+    }
+
+    fn native(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let parts = self.parts.borrow();
+        parts.native.get(name).filter(|_| !parts.gone).cloned().map(Cow::Owned)
+    }
+
+    fn set_native(&self, name: &[u8], value: &[u8]) -> Result<(), StreamError> {
+        let mut parts = self.parts.borrow_mut();
+        match parts.native.get_mut(name) {
+            Some(old) => {
+                value.clone_into(old);
+                Ok(())
+            }
+            None => Err(StreamError::Refused("there is no such variable")),
+        }
+    }
+
+    fn with_properties<R>(&self, lend: impl FnOnce(&mut Properties) -> R) -> Option<R> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone { None } else { Some(lend(&mut parts.properties)) }
+    }
+
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone {
+            return Err(StreamError::Gone);
+        }
+        if parts.headers_sent {
+            return Err(StreamError::TooLate);
+        }
+        parts.sent = Some(Sent {
+            status: response.status,
+            details: response.details.to_vec(),
+            body: response.body.to_vec(),
+            headers: response.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            grpc_status: response.grpc_status,
+        });
+        Ok(())
+    }
+
+    fn resume(&self, stream: StreamType) -> Result<(), StreamError> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone {
+            return Err(StreamError::Gone);
+        }
+        parts.resumed.push(stream);
+        Ok(())
+    }
+
+    fn close(&self, stream: StreamType) -> Result<(), StreamError> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone {
+            return Err(StreamError::Gone);
+        }
+        parts.closed.push(stream);
+        Ok(())
+    }
+}

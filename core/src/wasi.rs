@@ -1,0 +1,300 @@
+//! WASI preview 1, as much of it as a filter may use: output to the log, clocks, random numbers, granted variables.
+//!
+//! There are no files, no sockets, no arguments; what asks for them gets the errno that says so, since language
+//! runtimes probe for them when they start. Source: `wasi_snapshot_preview1.witx`.
+
+use wasmtime::Caller;
+
+use crate::{
+    abi::{
+        memory::{OutOfBounds, parts, put, put_u32, put_u64, range, slice, slice_mut},
+        status::HostcallError,
+        types::LogLevel,
+    },
+    engine::limits::{MAX_IOVECS, MAX_LOG_LINE, MAX_RANDOM, MAX_SUBSCRIPTIONS},
+    host::{Host, RootHost, Speaker},
+    instance::State,
+};
+
+/// Error numbers of WASI preview 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errno {
+    /// No such file descriptor.
+    Badf = 8,
+    /// A pointer leads nowhere.
+    Fault = 21,
+    /// An argument makes no sense.
+    Inval = 28,
+    /// The host failed.
+    Io = 29,
+    /// Not here.
+    Nosys = 52,
+    /// Not on this descriptor.
+    Notsup = 58,
+    /// Not on a stream.
+    Spipe = 70,
+}
+
+impl Errno {
+    pub(crate) const fn raw(self) -> i32 {
+        self as i32
+    }
+}
+
+/// How a WASI function ends when it does not end well.
+pub(crate) enum Error {
+    Errno(Errno),
+    Trap(wasmtime::Error),
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<OutOfBounds> for Error {
+    fn from(OutOfBounds: OutOfBounds) -> Self {
+        Self::Errno(Errno::Fault)
+    }
+}
+
+impl From<HostcallError> for Error {
+    fn from(error: HostcallError) -> Self {
+        match error {
+            HostcallError::Status(_) => Self::Errno(Errno::Fault),
+            HostcallError::Trap(error) => Self::Trap(error),
+        }
+    }
+}
+
+type Answer = Result<(), Error>;
+
+/// The number that goes back to the guest, or the error that ends it.
+pub(crate) fn answer(result: Answer) -> wasmtime::Result<i32> {
+    match result {
+        Ok(()) => Ok(0),
+        Err(Error::Errno(errno)) => Ok(errno.raw()),
+        Err(Error::Trap(error)) => Err(error),
+    }
+}
+
+/// Standard input, output, error: the only descriptors there are.
+fn is_standard(fd: i32) -> bool {
+    (0..=2).contains(&fd)
+}
+
+fn only(fd: i32, errno: Errno) -> Answer {
+    Err(if is_standard(fd) { errno } else { Errno::Badf }.into())
+}
+
+pub(crate) fn args_get<H: Host>(_: &mut Caller<'_, State<H>>, _argv: i32, _buffer: i32) -> Answer {
+    Ok(())
+}
+
+pub(crate) fn args_sizes_get<H: Host>(caller: &mut Caller<'_, State<H>>, count: i32, size: i32) -> Answer {
+    put_u32(caller, count, 0)?;
+    Ok(put_u32(caller, size, 0)?)
+}
+
+/// The variables that the configuration grants, as `NAME=VALUE` with a NUL after it.
+fn environment<H: Host>(state: &State<H>) -> Vec<Vec<u8>> {
+    let granted = &state.filter.spec().environment;
+    granted.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
+}
+
+pub(crate) fn environ_sizes_get<H: Host>(caller: &mut Caller<'_, State<H>>, count: i32, size: i32) -> Answer {
+    let variables = environment(caller.data());
+    let bytes = variables.iter().map(Vec::len).sum::<usize>();
+    put_u32(caller, count, u32::try_from(variables.len()).map_err(|_| Errno::Inval)?)?;
+    Ok(put_u32(caller, size, u32::try_from(bytes).map_err(|_| Errno::Inval)?)?)
+}
+
+pub(crate) fn environ_get<H: Host>(caller: &mut Caller<'_, State<H>>, environ: i32, buffer: i32) -> Answer {
+    let (mut at, mut text) = (environ.cast_unsigned(), buffer.cast_unsigned());
+    for variable in environment(caller.data()) {
+        put_u32(caller, at.cast_signed(), text)?;
+        put(caller, text.cast_signed(), &variable)?;
+        at = at.checked_add(4).ok_or(Errno::Fault)?;
+        let size = u32::try_from(variable.len()).map_err(|_| Errno::Fault)?;
+        text = text.checked_add(size).ok_or(Errno::Fault)?;
+    }
+    Ok(())
+}
+
+/// `clockid`: realtime 0, monotonic 1. Clocks of the process and thread are nothing a guest should see.
+fn clock<H: Host>(caller: &Caller<'_, State<H>>, id: i32) -> Result<u64, Errno> {
+    match id {
+        0 => Ok(caller.data().root.realtime_ns()),
+        1 => Ok(caller.data().root.monotonic_ns()),
+        _ => Err(Errno::Inval),
+    }
+}
+
+pub(crate) fn clock_res_get<H: Host>(caller: &mut Caller<'_, State<H>>, id: i32, resolution: i32) -> Answer {
+    clock(caller, id)?;
+    Ok(put_u64(caller, resolution, 1)?)
+}
+
+pub(crate) fn clock_time_get<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    id: i32,
+    _precision: i64,
+    time: i32,
+) -> Answer {
+    let now = clock(caller, id)?;
+    Ok(put_u64(caller, time, now)?)
+}
+
+pub(crate) fn standard_only<H: Host>(_: &mut Caller<'_, State<H>>, fd: i32) -> Answer {
+    only(fd, Errno::Notsup)
+}
+
+pub(crate) fn standard_only_flags<H: Host>(_: &mut Caller<'_, State<H>>, fd: i32, _flags: i32) -> Answer {
+    only(fd, Errno::Notsup)
+}
+
+/// `filetype::character_device`
+const CHARACTER_DEVICE: u8 = 2;
+
+/// `fdstat`: file type, flags (append), rights (to write), rights inherited: 24 bytes.
+pub(crate) fn fd_fdstat_get<H: Host>(caller: &mut Caller<'_, State<H>>, fd: i32, stat: i32) -> Answer {
+    if !is_standard(fd) {
+        return Err(Errno::Badf.into());
+    }
+    let mut fdstat = [0_u8; 24];
+    fdstat[0] = CHARACTER_DEVICE;
+    let (flags, rights): (u8, u8) = if fd == 0 { (0, 0b10) } else { (1, 0b100_0000) };
+    fdstat[2] = flags;
+    fdstat[8] = rights;
+    Ok(put(caller, stat, &fdstat)?)
+}
+
+/// `filestat`: 64 bytes, of which only the file type is not zero.
+pub(crate) fn fd_filestat_get<H: Host>(caller: &mut Caller<'_, State<H>>, fd: i32, stat: i32) -> Answer {
+    if !is_standard(fd) {
+        return Err(Errno::Badf.into());
+    }
+    let mut filestat = [0_u8; 64];
+    filestat[16] = CHARACTER_DEVICE;
+    Ok(put(caller, stat, &filestat)?)
+}
+
+pub(crate) fn fd_read<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    fd: i32,
+    _iovs: i32,
+    _iovs_len: i32,
+    return_size: i32,
+) -> Answer {
+    if fd != 0 {
+        return Err(Errno::Badf.into());
+    }
+    Ok(put_u32(caller, return_size, 0)?)
+}
+
+pub(crate) fn fd_seek<H: Host>(
+    _: &mut Caller<'_, State<H>>,
+    fd: i32,
+    _offset: i64,
+    _whence: i32,
+    _return_offset: i32,
+) -> Answer {
+    only(fd, Errno::Spipe)
+}
+
+pub(crate) fn fd_tell<H: Host>(_: &mut Caller<'_, State<H>>, fd: i32, _return_offset: i32) -> Answer {
+    only(fd, Errno::Spipe)
+}
+
+/// Standard output is logged at level info, standard error at level error: one line for each call.
+pub(crate) fn fd_write<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    fd: i32,
+    iovs: i32,
+    iovs_len: i32,
+    return_size: i32,
+) -> Answer {
+    let level = match fd {
+        1 => LogLevel::Info,
+        2 => LogLevel::Error,
+        _ => return Err(Errno::Badf.into()),
+    };
+    let count = iovs_len.cast_unsigned() as usize;
+    if count > MAX_IOVECS {
+        return Err(Errno::Inval.into());
+    }
+    let (memory, state) = parts(caller)?;
+    let vectors = slice(memory, iovs, i32::try_from(count * 8).map_err(|_| Errno::Inval)?)?;
+    let mut written = 0_u32;
+    let mut line = Vec::new();
+    for [a, b, c, d, e, f, g, h] in vectors.as_chunks::<8>().0 {
+        let (ptr, len) = (i32::from_le_bytes([*a, *b, *c, *d]), i32::from_le_bytes([*e, *f, *g, *h]));
+        let text = slice(memory, ptr, len)?;
+        written = written.checked_add(len.cast_unsigned()).ok_or(Errno::Inval)?;
+        let room = MAX_LOG_LINE.saturating_sub(line.len());
+        line.extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    if !line.is_empty() && level >= state.log_level() {
+        state.log(level, Speaker::Guest, line);
+    }
+    Ok(put_u32(caller, return_size, written)?)
+}
+
+/// Sizes of `subscription` and `event`.
+const SUBSCRIPTION: usize = 48;
+const EVENT: usize = 32;
+
+/// Every clock is due at once, since a worker cannot wait; standard descriptors are ready.
+pub(crate) fn poll_oneoff<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    subscriptions: i32,
+    events: i32,
+    count: i32,
+    return_count: i32,
+) -> Answer {
+    let count = count.cast_unsigned() as usize;
+    if count == 0 || count > MAX_SUBSCRIPTIONS {
+        return Err(Errno::Inval.into());
+    }
+    let size = |each: usize| i32::try_from(count * each).map_err(|_| Errno::Inval);
+    let (memory, _) = parts(caller)?;
+    range(memory.len(), events, size(EVENT)?)?;
+    for number in 0..count {
+        let at = |base: i32, each: usize| {
+            let offset = u32::try_from(number * each).map_err(|_| Errno::Fault)?;
+            base.cast_unsigned().checked_add(offset).map(u32::cast_signed).ok_or(Errno::Fault)
+        };
+        let wanted = slice(memory, at(subscriptions, SUBSCRIPTION)?, 48)?;
+        let mut event = [0_u8; EVENT];
+        // userdata, then the type: clock 0, fd_read 1, fd_write 2.
+        event[..8].copy_from_slice(wanted.get(..8).unwrap_or_default());
+        let kind = wanted.get(8).copied().unwrap_or_default();
+        event[10] = kind;
+        let descriptor = wanted.get(16).copied().unwrap_or_default();
+        if kind != 0 && descriptor > 2 {
+            event[8] = Errno::Badf as u8;
+        }
+        slice_mut(memory, at(events, EVENT)?, 32)?.copy_from_slice(&event);
+    }
+    Ok(put_u32(caller, return_count, u32::try_from(count).map_err(|_| Errno::Inval)?)?)
+}
+
+pub(crate) fn proc_raise<H: Host>(_: &mut Caller<'_, State<H>>, _signal: i32) -> Answer {
+    Err(Errno::Nosys.into())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "every WASI function has this form")]
+pub(crate) fn sched_yield<H: Host>(_: &mut Caller<'_, State<H>>) -> Answer {
+    Ok(())
+}
+
+pub(crate) fn random_get<H: Host>(caller: &mut Caller<'_, State<H>>, buffer: i32, size: i32) -> Answer {
+    if size.cast_unsigned() as usize > MAX_RANDOM {
+        return Err(Errno::Inval.into());
+    }
+    let (memory, _) = parts(caller)?;
+    let place = slice_mut(memory, buffer, size)?;
+    getrandom::fill(place).map_err(|_| Errno::Io.into())
+}
