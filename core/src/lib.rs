@@ -8,7 +8,7 @@
 //! 2. A worker holds a [`shard`]. For a request it begins a [`chain`]: instances are checked out of the pool, and each
 //!    filter's stream context is created.
 //! 3. The proxy tells the chain what happens (headers, bodies, trailers). The chain enters the instances, in order for
-//!    requests and reversed for responses; what guests call back goes through the table in [`abi`] and [`wasi`] to the
+//!    requests and reversed for responses; what guests call back goes through the table in [`abi`] to the
 //!    proxy, which core knows only as the traits in [`host`].
 //! 4. The chain's verdict says what the proxy has to do: go on, hold, send a local response, fail.
 //! 5. At the end each context is finished and the instances go back.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     engine::Engine,
-    failure::Failure,
+    failure::{Cause, Failure},
     filter::{Callback, Filter},
     host::Host,
     instance::Instance,
@@ -173,8 +173,11 @@ impl<H: Host> Plans<H> {
         if self.groups.is_empty() {
             return Ok(());
         }
-        // Without a thread there are no epochs, and so no limit; everything else holds.
-        let _ticker = engine.ticker().ok();
+        let _ticker = engine.ticker().map_err(|error| Refusal {
+            filter: self.groups.first().map(|group| group.filter.spec().name.clone()).unwrap_or_default(),
+            place: String::new(),
+            reason: Failure::new(Callback::Initialize, Cause::Unavailable(error.into())),
+        })?;
         for group in &self.groups {
             if let Err((index, reason)) = Instance::new(&group.filter, &group.plugins, root) {
                 let filter = group.filter.spec().name.clone();

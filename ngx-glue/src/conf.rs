@@ -1,0 +1,31 @@
+//! The configuration: what the directives say, how locations inherit it, and what is made of it before workers start.
+
+pub(crate) mod location;
+pub(crate) mod main;
+pub(crate) mod place;
+pub(crate) mod resolve;
+
+pub(crate) use location::Location;
+pub(crate) use main::Main;
+
+/// Why a directive was not accepted.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A sentence that says what to do, for `[emerg] SENTENCE in FILE:LINE`.
+    Sentence(String),
+    /// nginx has logged it already.
+    Logged,
+}
+
+impl From<String> for Refusal {
+    fn from(sentence: String) -> Self {
+        Self::Sentence(sentence)
+    }
+}
+
+impl Refusal {
+    /// nginx's own words for a directive that may be there once only.
+    fn duplicate(name: &str) -> Self {
+        Self::Sentence(format!("\"{name}\" directive is duplicate"))
+    }
+}

@@ -1,0 +1,256 @@
+//! What a location runs: the list of `proxy_wasm` directives, how it is inherited, and the chain made of it.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
+
+use weir_core::{
+    chain::Chain,
+    plan::{ChainId, Isolation},
+};
+
+use super::{
+    Refusal,
+    main::{Main, filter_name},
+    place::Place,
+};
+use crate::{host::Ngx, host::stream::RequestToken, ngx::conf::Conf, worker::Runtime};
+
+/// The configuration of one `http`, `server`, `location` or `if` block.
+#[derive(Debug, Default)]
+pub(crate) struct Location {
+    draft: RefCell<Draft>,
+    effective: OnceCell<Rc<Effective>>,
+}
+
+/// The directives of one block; after merging, with what it inherits.
+#[derive(Debug, Default, Clone)]
+struct Draft {
+    uses: Option<Uses>,
+    isolation: Option<Isolation>,
+    subrequests: Option<bool>,
+}
+
+/// What the `proxy_wasm` directives of one level say.
+#[derive(Debug, Clone)]
+enum Uses {
+    /// `proxy_wasm off;`
+    Off,
+    /// Filters, in order.
+    Filters(Vec<Rc<Use>>),
+}
+
+/// One `proxy_wasm NAME ['configuration'];`.
+#[derive(Debug)]
+pub(crate) struct Use {
+    /// The filter, as `module` declares it.
+    pub(crate) name: String,
+    /// What `on_configure` can read.
+    pub(crate) configuration: Vec<u8>,
+    /// Where the directive is.
+    pub(crate) place: Place,
+}
+
+/// What holds in a location once inheritance is done.
+#[derive(Debug)]
+pub(crate) struct Effective {
+    /// The filters, in order; empty for none.
+    pub(crate) uses: Vec<Rc<Use>>,
+    /// Which requests share an instance.
+    pub(crate) isolation: Isolation,
+    subrequests: bool,
+    /// The chain made of `uses`, and the runtime it belongs to.
+    pub(crate) chain: OnceCell<(ChainId, Rc<Runtime>)>,
+}
+
+impl Location {
+    /// Whether requests of this location pass through filters.
+    pub(crate) fn has_chain(&self) -> bool {
+        self.effective.get().is_some_and(|effective| effective.chain.get().is_some())
+    }
+
+    /// Whether subrequests of this location pass through filters too.
+    pub(crate) fn subrequests(&self) -> bool {
+        self.effective.get().is_some_and(|effective| effective.subrequests)
+    }
+
+    /// Begins the location's chain for a request; `None` where no filter runs, or this process cannot run one (which
+    /// has been logged).
+    ///
+    /// The runtime comes from the location itself, not from the current cycle: without a master process, a
+    /// connection that was open before a reload keeps the configuration it came with.
+    pub(crate) fn begin(&self, stream: &RequestToken) -> Option<Chain<Ngx>> {
+        let (chain, runtime) = self.effective.get()?.chain.get()?;
+        Some(runtime.shard()?.begin(*chain, stream))
+    }
+
+    /// `proxy_wasm NAME ['configuration'] | off;`
+    pub(crate) fn proxy_wasm(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        let mut draft = location.draft.borrow_mut();
+        let name = conf.argument(0);
+        if name == b"off" && conf.optional(1).is_none() {
+            return match draft.uses.replace(Uses::Off) {
+                None => Ok(()),
+                Some(Uses::Off) => Err(Refusal::duplicate("proxy_wasm off")),
+                Some(Uses::Filters(_)) => Err(mixed()),
+            };
+        }
+        let one = Rc::new(Use {
+            name: filter_name(name)?,
+            configuration: conf.argument(1).to_vec(),
+            place: conf.place(),
+        });
+        match draft.uses.get_or_insert_with(|| Uses::Filters(Vec::new())) {
+            Uses::Off => return Err(mixed()),
+            Uses::Filters(filters) => filters.push(one),
+        }
+        Ok(())
+    }
+
+    /// `proxy_wasm_isolation auto | none | stream | filter;`
+    pub(crate) fn isolation(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        let isolation = match conf.argument(0) {
+            b"auto" => Isolation::Auto,
+            b"none" => Isolation::None,
+            b"stream" => Isolation::Stream,
+            b"filter" => Isolation::Filter,
+            other => {
+                return Err(format!(
+                    "invalid value \"{}\" in \"proxy_wasm_isolation\" directive: it must be \"auto\", \"none\", \
+                     \"stream\" or \"filter\"",
+                    String::from_utf8_lossy(other)
+                )
+                .into());
+            }
+        };
+        match location.draft.borrow_mut().isolation.replace(isolation) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::duplicate("proxy_wasm_isolation")),
+        }
+    }
+
+    /// `proxy_wasm_subrequests on | off;`
+    pub(crate) fn subrequests_flag(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        let flag = match conf.argument(0) {
+            value if value.eq_ignore_ascii_case(b"on") => true,
+            value if value.eq_ignore_ascii_case(b"off") => false,
+            other => {
+                return Err(format!(
+                    "invalid value \"{}\" in \"proxy_wasm_subrequests\" directive, it must be \"on\" or \"off\"",
+                    String::from_utf8_lossy(other)
+                )
+                .into());
+            }
+        };
+        match location.draft.borrow_mut().subrequests.replace(flag) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::duplicate("proxy_wasm_subrequests")),
+        }
+    }
+
+    /// Gives `self` what it inherits from the block around it, and tells `main` of the result.
+    ///
+    /// nginx merges from the outside in (`ngx_http_merge_servers()`, `ngx_http_merge_locations()`), so `outer` has
+    /// what it inherits itself.
+    pub(crate) fn merge(&self, outer: &Self, main: &Main) {
+        let outer = outer.draft.borrow().clone();
+        let mut draft = self.draft.borrow_mut();
+        draft.inherit(outer);
+        let effective = Rc::new(Effective {
+            uses: match &draft.uses {
+                None | Some(Uses::Off) => Vec::new(),
+                Some(Uses::Filters(filters)) => filters.clone(),
+            },
+            isolation: draft.isolation.unwrap_or(Isolation::Auto),
+            subrequests: draft.subrequests.unwrap_or(false),
+            chain: OnceCell::new(),
+        });
+        // nginx merges each block once.
+        if self.effective.set(Rc::clone(&effective)).is_ok() {
+            main.locations.borrow_mut().push(effective);
+        }
+    }
+}
+
+impl Draft {
+    /// Fills what is not said here with what holds outside. A list replaces the outer list as a whole.
+    fn inherit(&mut self, outer: Self) {
+        if self.uses.is_none() {
+            self.uses = outer.uses;
+        }
+        self.isolation = self.isolation.or(outer.isolation);
+        self.subrequests = self.subrequests.or(outer.subrequests);
+    }
+}
+
+fn mixed() -> Refusal {
+    Refusal::Sentence(
+        "\"proxy_wasm off\" and filters exclude each other in the same block: remove one or the other"
+            .to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use weir_core::plan::Isolation;
+
+    use super::{Draft, Location, Use, Uses};
+    use crate::conf::{main::Main, place::Place};
+
+    fn filters(names: &[&str]) -> Option<Uses> {
+        let one = |name: &&str| {
+            Rc::new(Use {
+                name: (*name).to_owned(),
+                configuration: Vec::new(),
+                place: Place::new(b"nginx.conf", 1),
+            })
+        };
+        Some(Uses::Filters(names.iter().map(one).collect()))
+    }
+
+    fn location(uses: Option<Uses>, isolation: Option<Isolation>) -> Location {
+        let location = Location::default();
+        location.draft.replace(Draft { uses, isolation, subrequests: None });
+        location
+    }
+
+    /// Names of the filters, and the isolation, that hold in the innermost of `levels` (outermost first).
+    fn merged(levels: &[Location]) -> (Vec<String>, Isolation) {
+        let main = Main::default();
+        for pair in levels.windows(2) {
+            let [outer, inner] = pair else { continue };
+            inner.merge(outer, &main);
+        }
+        let locations = main.locations.borrow();
+        let last = locations.last().expect("a merged location");
+        (last.uses.iter().map(|one| one.name.clone()).collect(), last.isolation)
+    }
+
+    #[test]
+    fn an_inner_list_replaces_the_outer_one() {
+        let levels =
+            [location(filters(&["a", "b"]), None), location(None, None), location(filters(&["c"]), None)];
+        assert_eq!(merged(&levels), (vec!["c".to_owned()], Isolation::Auto));
+    }
+
+    #[test]
+    fn a_list_is_inherited_through_levels_that_say_nothing() {
+        let levels = [location(filters(&["a", "b"]), None), location(None, None), location(None, None)];
+        assert_eq!(merged(&levels), (vec!["a".to_owned(), "b".to_owned()], Isolation::Auto));
+    }
+
+    #[test]
+    fn off_clears_the_list_and_is_inherited_too() {
+        let levels = [location(filters(&["a"]), None), location(Some(Uses::Off), None), location(None, None)];
+        assert_eq!(merged(&levels), (Vec::new(), Isolation::Auto));
+    }
+
+    #[test]
+    fn isolation_is_inherited_on_its_own() {
+        let levels = [location(filters(&["a"]), Some(Isolation::None)), location(filters(&["b"]), None)];
+        assert_eq!(merged(&levels), (vec!["b".to_owned()], Isolation::None));
+    }
+}

@@ -1,0 +1,329 @@
+//! The `wasm` block: which filters there are, and the bounds they run in. Directives are in [`crate::directives`].
+
+use std::{
+    cell::{OnceCell, RefCell},
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
+
+use weir_core::engine::Settings;
+
+use super::{Refusal, location::Effective, place::Place};
+use crate::{
+    ngx::{
+        conf::{self, Conf},
+        cycle::Cycle,
+    },
+    worker::Runtime,
+};
+
+/// Where compiled artefacts are kept when no `cache` directive says so, below the prefix.
+const DEFAULT_CACHE: &[u8] = b"weir-cache";
+
+/// What one cycle knows: the `wasm` block, every location that runs filters, and what was made of both.
+#[derive(Debug, Default)]
+pub(crate) struct Main {
+    /// The `wasm` block; `None` when there is none.
+    pub(crate) block: RefCell<Option<Block>>,
+    /// Every location whose configuration has been merged, in the order of merging.
+    pub(crate) locations: RefCell<Vec<Rc<Effective>>>,
+    /// What workers run by, once the whole configuration has been read and found good.
+    pub(crate) runtime: OnceCell<Rc<Runtime>>,
+}
+
+/// The directives inside `wasm { … }`.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Where it begins.
+    pub(crate) place: Place,
+    /// Its `module` directives.
+    pub(crate) modules: Vec<Declaration>,
+    /// Variables that guests see.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Where compiled artefacts are kept, and the directive that says so.
+    pub(crate) cache: Option<(CacheChoice, Place)>,
+    limits: Limits,
+}
+
+/// One `module NAME PATH ['configuration'];`.
+#[derive(Debug)]
+pub(crate) struct Declaration {
+    /// What `proxy_wasm` calls it.
+    pub(crate) name: String,
+    /// Its file.
+    pub(crate) path: PathBuf,
+    /// What `on_vm_start` can read.
+    pub(crate) configuration: Vec<u8>,
+    /// Where it is declared.
+    pub(crate) place: Place,
+}
+
+/// The argument of `cache`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CacheChoice {
+    /// `cache off`.
+    Off,
+    /// `cache PATH`, a full path.
+    Directory(PathBuf),
+}
+
+/// Directives with one number each; `None` where the default stands.
+#[derive(Debug, Default)]
+struct Limits {
+    instances: Option<u32>,
+    memory: Option<usize>,
+    table_elements: Option<usize>,
+    stack: Option<usize>,
+    callback: Option<Duration>,
+    configuration: Option<Duration>,
+    memory_reservation: Option<usize>,
+    keep_resident: Option<usize>,
+}
+
+impl Block {
+    fn new(place: Place) -> Self {
+        Self { place, modules: Vec::new(), environment: Vec::new(), cache: None, limits: Limits::default() }
+    }
+
+    /// What the engine is made with.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        let given = &self.limits;
+        set(&mut settings.instances, given.instances);
+        set(&mut settings.memory_reservation, given.memory_reservation);
+        set(&mut settings.keep_resident, given.keep_resident);
+        set(&mut settings.limits.memory, given.memory);
+        set(&mut settings.limits.table_elements, given.table_elements);
+        set(&mut settings.limits.stack, given.stack);
+        set(&mut settings.limits.callback, given.callback);
+        set(&mut settings.limits.configuration, given.configuration);
+        settings
+    }
+}
+
+fn set<T: Copy>(target: &mut T, given: Option<T>) {
+    if let Some(value) = given {
+        *target = value;
+    }
+}
+
+impl Main {
+    /// `wasm { … }`
+    pub(crate) fn wasm(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        if main.block.borrow().is_some() {
+            return Err(Refusal::duplicate("wasm"));
+        }
+        main.block.replace(Some(Block::new(conf.place())));
+        // Nothing of `main` is borrowed while nginx calls the handlers of the directives inside.
+        if conf.parse_block(crate::directives::WASM_CONTEXT) { Ok(()) } else { Err(Refusal::Logged) }
+    }
+
+    /// Lends the block that is being read.
+    fn with_block(&self, edit: impl FnOnce(&mut Block) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        match self.block.borrow_mut().as_mut() {
+            Some(block) => edit(block),
+            None => Err(String::from("this directive belongs into the \"wasm\" block").into()),
+        }
+    }
+
+    /// `module NAME PATH ['configuration'];`
+    pub(crate) fn module(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let name = filter_name(conf.argument(0))?;
+        if name == "off" {
+            return Err(
+                "a module cannot be called \"off\", since \"proxy_wasm off\" means none: choose another name"
+                    .to_owned()
+                    .into(),
+            );
+        }
+        let path = conf.cycle().full_path(conf.argument(1)).ok_or(Refusal::Logged)?;
+        let configuration = conf.argument(2).to_vec();
+        let place = conf.place();
+        main.with_block(|block| {
+            if let Some(first) = block.modules.iter().find(|module| module.name == name) {
+                let first = &first.place;
+                return Err(format!(
+                    "module \"{name}\" is declared twice (first in {first}): remove one, or give it another name"
+                )
+                .into());
+            }
+            block.modules.push(Declaration { name, path, configuration, place });
+            Ok(())
+        })
+    }
+
+    /// `cache PATH | off;`
+    pub(crate) fn cache(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let choice = match conf.argument(0) {
+            b"off" => CacheChoice::Off,
+            path => CacheChoice::Directory(conf.cycle().full_path(path).ok_or(Refusal::Logged)?),
+        };
+        let place = conf.place();
+        main.with_block(|block| once("cache", &mut block.cache, (choice, place)))
+    }
+
+    /// `instances N;`
+    pub(crate) fn instances(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = number("instances", conf.argument(0), 1, 30_000)?;
+        main.with_block(|block| once("instances", &mut block.limits.instances, value))
+    }
+
+    /// `memory_limit SIZE;`
+    pub(crate) fn memory_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = size("memory_limit", conf.argument(0), WASM_PAGE, 4 << 30)?;
+        main.with_block(|block| once("memory_limit", &mut block.limits.memory, value))
+    }
+
+    /// `table_limit N;`
+    pub(crate) fn table_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = number("table_limit", conf.argument(0), 1, 10_000_000)?;
+        main.with_block(|block| once("table_limit", &mut block.limits.table_elements, value))
+    }
+
+    /// `stack_limit SIZE;`
+    pub(crate) fn stack_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        // nginx runs on the stack it was started with, 8 MiB by default, and needs some of it itself.
+        let value = size("stack_limit", conf.argument(0), 64 << 10, 6 << 20)?;
+        main.with_block(|block| once("stack_limit", &mut block.limits.stack, value))
+    }
+
+    /// `callback_timeout TIME;`
+    pub(crate) fn callback_timeout(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = time("callback_timeout", conf.argument(0))?;
+        main.with_block(|block| once("callback_timeout", &mut block.limits.callback, value))
+    }
+
+    /// `configuration_timeout TIME;`
+    pub(crate) fn configuration_timeout(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = time("configuration_timeout", conf.argument(0))?;
+        main.with_block(|block| once("configuration_timeout", &mut block.limits.configuration, value))
+    }
+
+    /// `memory_reservation SIZE;`
+    pub(crate) fn memory_reservation(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = size("memory_reservation", conf.argument(0), WASM_PAGE, 64 << 30)?;
+        main.with_block(|block| once("memory_reservation", &mut block.limits.memory_reservation, value))
+    }
+
+    /// `keep_resident SIZE;`
+    pub(crate) fn keep_resident(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = size("keep_resident", conf.argument(0), 0, 4 << 30)?;
+        main.with_block(|block| once("keep_resident", &mut block.limits.keep_resident, value))
+    }
+
+    /// `environment NAME=VALUE;` or `environment NAME;`
+    pub(crate) fn environment(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let text = text("environment", conf.argument(0))?;
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, std::env::var_os(text).map(|value| value.to_string_lossy().into_owned())),
+        };
+        if name.is_empty() || name.contains('\0') {
+            return Err(format!(
+                "invalid value \"{text}\" in \"environment\" directive: it must be NAME or NAME=VALUE"
+            )
+            .into());
+        }
+        main.with_block(|block| {
+            if block.environment.iter().any(|(known, _)| known == name) {
+                return Err(format!("\"environment\" directive for \"{name}\" is duplicate").into());
+            }
+            // As with nginx's own `env`: what nginx does not have itself is not there for guests either.
+            block.environment.extend(value.map(|value| (name.to_owned(), value)));
+            Ok(())
+        })
+    }
+
+    /// Where compiled artefacts are kept by default.
+    pub(crate) fn default_cache(cycle: Cycle<'_>) -> Option<PathBuf> {
+        cycle.full_path(DEFAULT_CACHE)
+    }
+}
+
+/// Bytes of one page of a guest's memory.
+const WASM_PAGE: usize = 64 << 10;
+
+fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<(), Refusal> {
+    if slot.is_some() {
+        return Err(Refusal::duplicate(name));
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+/// A filter's name as both `module` and `proxy_wasm` take it.
+pub(crate) fn filter_name(bytes: &[u8]) -> Result<String, Refusal> {
+    match str::from_utf8(bytes) {
+        Ok(name) if !name.is_empty() && !name.contains(char::is_control) => Ok(name.to_owned()),
+        _ => Err("a filter's name must be UTF-8 text, not empty and without control characters"
+            .to_owned()
+            .into()),
+    }
+}
+
+fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Refusal> {
+    str::from_utf8(bytes)
+        .map_err(|_| format!("invalid value in \"{name}\" directive: it must be UTF-8 text").into())
+}
+
+fn number<N: TryFrom<u64>>(name: &str, bytes: &[u8], least: u64, most: u64) -> Result<N, Refusal> {
+    let value = str::from_utf8(bytes).ok().and_then(|text| text.parse::<u64>().ok());
+    let value =
+        value.filter(|value| (least..=most).contains(value)).and_then(|value| N::try_from(value).ok());
+    value.ok_or_else(|| invalid(name, bytes, &format!("a number from {least} to {most}")))
+}
+
+fn size(name: &str, bytes: &[u8], least: usize, most: usize) -> Result<usize, Refusal> {
+    let value = conf::size(bytes).filter(|value| (least..=most).contains(value));
+    value.ok_or_else(|| invalid(name, bytes, &format!("a size from {} to {}", human(least), human(most))))
+}
+
+/// Bytes in the largest unit of nginx's that they are a whole number of.
+pub(super) fn human(bytes: usize) -> String {
+    let units = [(30, "g"), (20, "m"), (10, "k")];
+    let unit = units.iter().find(|(shift, _)| bytes >> shift > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+fn time(name: &str, bytes: &[u8]) -> Result<Duration, Refusal> {
+    let value = conf::milliseconds(bytes).filter(|value| (1..=3_600_000).contains(value));
+    let value = value.map(Duration::from_millis);
+    value.ok_or_else(|| invalid(name, bytes, "a time from 1ms to 1h, like \"50ms\""))
+}
+
+fn invalid(name: &str, bytes: &[u8], expected: &str) -> Refusal {
+    let given = String::from_utf8_lossy(bytes);
+    Refusal::Sentence(format!("invalid value \"{given}\" in \"{name}\" directive: it must be {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{filter_name, human, number};
+
+    #[test]
+    fn sizes_are_shown_as_nginx_writes_them() {
+        assert_eq!(human(0), "0");
+        assert_eq!(human(1), "1");
+        assert_eq!(human(64 << 10), "64k");
+        assert_eq!(human((64 << 10) + 1), "65537");
+        assert_eq!(human(3 << 20), "3m");
+        assert_eq!(human(4 << 30), "4g");
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        assert_eq!(number::<u32>("n", b"7", 1, 7).ok(), Some(7));
+        for bad in [&b"0"[..], b"8", b"-1", b"", b"7k", b"99999999999999999999", b"\xff"] {
+            assert!(number::<u32>("n", bad, 1, 7).is_err());
+        }
+    }
+
+    #[test]
+    fn names_are_text() {
+        assert_eq!(filter_name("größe".as_bytes()).ok().as_deref(), Some("größe"));
+        for bad in [&b""[..], b"a\nb", b"\xff"] {
+            assert!(filter_name(bad).is_err());
+        }
+    }
+}

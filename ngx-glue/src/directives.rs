@@ -1,0 +1,65 @@
+//! The table of all directives: name, where they may stand, how many arguments, what they do.
+//!
+//! docs/DIRECTIVES.md describes them for administrators; a directive is added here and there.
+
+use std::ffi::CStr;
+
+use nginx_sys::{
+    NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_DIRECT_CONF,
+    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
+};
+
+use crate::{
+    conf::{Location, Main, Refusal},
+    ngx::conf::Conf,
+};
+
+/// The inside of `wasm { … }`, as nginx's `cmd_type`. The bit is that of `events` and `http`, whose directives belong
+/// to modules of other types, so no directive but ours and nginx's `include` is known there.
+pub(crate) const WASM_CONTEXT: ngx_uint_t = NGX_HTTP_MAIN_CONF as ngx_uint_t;
+
+/// One directive whose configuration is a `C`.
+#[derive(Debug)]
+pub(crate) struct Directive<C: 'static> {
+    /// Its name.
+    pub(crate) name: &'static CStr,
+    /// Where it may stand, how many arguments it takes: nginx's bits (`src/core/ngx_conf_file.h`).
+    pub(crate) kind: ngx_uint_t,
+    /// What it does.
+    pub(crate) set: fn(&mut Conf<'_>, &C) -> Result<(), Refusal>,
+}
+
+impl<C> Directive<C> {
+    const fn new(name: &'static CStr, kind: u32, set: fn(&mut Conf<'_>, &C) -> Result<(), Refusal>) -> Self {
+        Self { name, kind: kind as ngx_uint_t, set }
+    }
+}
+
+/// A direct configuration is what `create_conf` made for this cycle, wherever the directive stands.
+const WASM: u32 = NGX_HTTP_MAIN_CONF | NGX_DIRECT_CONF;
+
+/// `http`, `server`, `location`, and `if` in a location.
+const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
+
+/// The `wasm` block and what may stand in it.
+pub(crate) static MAIN: [Directive<Main>; 12] = [
+    Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
+    Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
+    Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
+    Directive::new(c"instances", WASM | NGX_CONF_TAKE1, Main::instances),
+    Directive::new(c"memory_limit", WASM | NGX_CONF_TAKE1, Main::memory_limit),
+    Directive::new(c"table_limit", WASM | NGX_CONF_TAKE1, Main::table_limit),
+    Directive::new(c"stack_limit", WASM | NGX_CONF_TAKE1, Main::stack_limit),
+    Directive::new(c"callback_timeout", WASM | NGX_CONF_TAKE1, Main::callback_timeout),
+    Directive::new(c"configuration_timeout", WASM | NGX_CONF_TAKE1, Main::configuration_timeout),
+    Directive::new(c"environment", WASM | NGX_CONF_TAKE1, Main::environment),
+    Directive::new(c"memory_reservation", WASM | NGX_CONF_TAKE1, Main::memory_reservation),
+    Directive::new(c"keep_resident", WASM | NGX_CONF_TAKE1, Main::keep_resident),
+];
+
+/// What may stand in `http`, `server`, `location` and `if`.
+pub(crate) static LOCATIONS: [Directive<Location>; 3] = [
+    Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
+    Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
+    Directive::new(c"proxy_wasm_subrequests", LOCATION | NGX_CONF_TAKE1, Location::subrequests_flag),
+];

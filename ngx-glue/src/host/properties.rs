@@ -1,0 +1,158 @@
+//! Attributes of a request, its response and its connections (docs/ABI.md has the paths that lead to them).
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use weir_core::host::{Attribute, Value};
+
+use crate::{
+    ngx::{
+        headers_in::{HeadersIn, decimal},
+        headers_out::HeadersOut,
+        list::Field,
+        request::{Part, Request},
+        upstream::Upstream,
+        variable,
+    },
+    stream::StreamIo,
+};
+
+/// `listener_direction` of Envoy's: inbound.
+const INBOUND: i64 = 1;
+
+/// The value of `attribute`; `None` when there is none, or none yet.
+pub(super) fn attribute<'a>(
+    io: &'a StreamIo,
+    request: Request<'a>,
+    attribute: Attribute,
+) -> Option<Value<'a>> {
+    use Attribute as A;
+    match attribute {
+        A::RequestPath => bytes(request.part(Part::UnparsedUri)),
+        A::RequestUrlPath => bytes(request.part(Part::Uri)),
+        A::RequestQuery => bytes(request.part(Part::Args)),
+        A::RequestHost => bytes(HeadersIn::of(request).authority()),
+        A::RequestScheme => bytes(super::request_headers::scheme(request)),
+        A::RequestMethod => bytes(request.part(Part::Method)),
+        A::RequestProtocol => bytes(request.part(Part::Protocol)),
+        A::RequestUserAgent => header(request, b"user-agent"),
+        A::RequestReferer => header(request, b"referer"),
+        A::RequestId => header(request, b"x-request-id").or_else(|| variable(request, b"request_id")),
+        A::RequestTime => nanoseconds(started(request)),
+        A::RequestDuration => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            nanoseconds(now.saturating_sub(started(request)))
+        }
+        A::RequestSize => Some(Value::Int(request.body_length().max(0))),
+        A::RequestTotalSize => Some(Value::Int(request.length())),
+        A::ResponseCode => match HeadersOut::of(request).status() {
+            0 => None,
+            status => int(status),
+        },
+        A::ResponseCodeDetails => match io.details() {
+            [] => Upstream::of(request).and_then(|_| bytes(b"via_upstream")),
+            details => bytes(details),
+        },
+        // `$body_bytes_sent`.
+        A::ResponseSize => {
+            let sent = request.connection().sent().saturating_sub(request.response_header_size());
+            Some(Value::Int(sent.max(0)))
+        }
+        A::ResponseTotalSize => Some(Value::Int(request.connection().sent())),
+        A::ResponseGrpcStatus => {
+            let field = HeadersOut::of(request).list().named(b"grpc-status").next()?;
+            decimal(field.value()).map(Value::Int)
+        }
+        A::ResponseBackendLatency => {
+            nanoseconds(Duration::from_millis(Upstream::of(request)?.response_time()?))
+        }
+        A::SourceAddress => bytes(request.connection().remote_text(request)?),
+        A::SourcePort => int(request.connection().remote_port()?),
+        A::DestinationAddress => bytes(request.connection().local_text(request)?),
+        A::DestinationPort => int(request.connection().local_port()?),
+        A::ConnectionId => int(request.connection().number()),
+        A::ConnectionMtls => {
+            let verified = variable::get(request, b"ssl_client_verify") == Some(b"SUCCESS");
+            Some(Value::Bool(verified))
+        }
+        A::ConnectionRequestedServerName => variable(request, b"ssl_server_name"),
+        A::ConnectionTlsVersion => variable(request, b"ssl_protocol"),
+        A::UpstreamAddress => bytes(Upstream::of(request)?.address()?),
+        A::UpstreamPort => port(Upstream::of(request)?.address()?).and_then(int),
+        A::ClusterName => match Upstream::of(request).and_then(Upstream::name) {
+            Some(name) => bytes(name),
+            None => variable(request, b"proxy_host"),
+        },
+        A::RouteName => Some(request.location_name()).filter(|name| !name.is_empty()).and_then(bytes),
+        A::ListenerDirection => Some(Value::Int(INBOUND)),
+        A::ResponseFlags
+        | A::ConnectionSubjectLocalCertificate
+        | A::ConnectionSubjectPeerCertificate
+        | A::ConnectionDnsSanLocalCertificate
+        | A::ConnectionDnsSanPeerCertificate
+        | A::ConnectionUriSanLocalCertificate
+        | A::ConnectionUriSanPeerCertificate
+        | A::ConnectionSha256PeerCertificateDigest
+        | A::UpstreamLocalAddress
+        | A::UpstreamTlsVersion
+        | A::UpstreamSubjectLocalCertificate
+        | A::UpstreamSubjectPeerCertificate
+        | A::UpstreamDnsSanLocalCertificate
+        | A::UpstreamDnsSanPeerCertificate
+        | A::UpstreamUriSanLocalCertificate
+        | A::UpstreamUriSanPeerCertificate
+        | A::UpstreamSha256PeerCertificateDigest
+        | A::UpstreamTransportFailureReason => None,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the arms of one match answer alike")]
+fn bytes(value: &[u8]) -> Option<Value<'_>> {
+    Some(Value::Bytes(Cow::Borrowed(value)))
+}
+
+fn int<'a>(value: impl TryInto<i64>) -> Option<Value<'a>> {
+    value.try_into().ok().map(Value::Int)
+}
+
+fn nanoseconds<'a>(time: Duration) -> Option<Value<'a>> {
+    int(time.as_nanos())
+}
+
+fn header<'a>(request: Request<'a>, name: &[u8]) -> Option<Value<'a>> {
+    HeadersIn::of(request).list().named(name).next().map(Field::value).and_then(bytes)
+}
+
+fn variable<'a>(request: Request<'a>, name: &[u8]) -> Option<Value<'a>> {
+    variable::get(request, name).filter(|value| !value.is_empty()).and_then(bytes)
+}
+
+/// When the request began, since 1970.
+fn started(request: Request<'_>) -> Duration {
+    let (seconds, milliseconds) = request.started();
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default()) + Duration::from_millis(milliseconds)
+}
+
+/// The port of `address:port`; `None` for a Unix socket.
+fn port(address: &[u8]) -> Option<i64> {
+    if address.starts_with(b"unix:") {
+        return None;
+    }
+    let colon = address.iter().rposition(|byte| *byte == b':')?;
+    decimal(address.get(colon + 1..)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port;
+
+    #[test]
+    fn a_port_follows_the_last_colon() {
+        assert_eq!(port(b"127.0.0.1:8080"), Some(8080));
+        assert_eq!(port(b"[::1]:80"), Some(80));
+        assert_eq!(port(b"unix:/run/x:1"), None);
+        assert_eq!(port(b"127.0.0.1"), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! One request of nginx's, as its stream contexts see it.
+
+use std::{borrow::Cow, fmt};
+
+use weir_core::{
+    abi::{
+        properties::Properties,
+        types::{LogLevel, StreamType},
+    },
+    host::{Attribute, LocalResponse, LogLine, LogSink, StreamError, StreamHost, Value},
+};
+
+use super::{properties, root::Worker};
+use crate::{
+    ngx::{
+        request::Request,
+        variable::{self, Unset},
+    },
+    stream::{Headers, Stream, StreamIo},
+};
+
+/// The handle of one request. It stays harmless when the request is gone: nothing is found any more.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestToken {
+    stream: &'static Stream,
+    generation: u64,
+}
+
+impl fmt::Debug for RequestToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestToken")
+            .field("generation", &self.generation)
+            .field("is_live", &self.io().is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RequestToken {
+    /// The handle of the request that `stream` serves now.
+    pub(crate) fn new(stream: &'static Stream) -> Self {
+        Self { stream, generation: stream.io.generation() }
+    }
+
+    /// What hostcalls reach of the request; `None` when it is gone.
+    pub(super) fn io(&self) -> Option<&StreamIo> {
+        let io = &self.stream.io;
+        (io.generation() == self.generation).then_some(io)
+    }
+
+    /// The request; `None` when it is gone.
+    pub(super) fn request(&self) -> Option<Request<'_>> {
+        self.io()?.request()
+    }
+}
+
+impl LogSink for RequestToken {
+    fn log(&self, line: LogLine<'_>) {
+        match self.request() {
+            Some(request) => request.log().write_line(line),
+            None => Worker.log(line),
+        }
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.request().map_or_else(|| Worker.log_level(), |request| request.log().guest_level())
+    }
+}
+
+impl StreamHost for RequestToken {
+    const NATIVE_PREFIX: &'static [u8] = b"ngx";
+
+    fn attribute(&self, attribute: Attribute) -> Option<Value<'_>> {
+        properties::attribute(self.io()?, self.request()?, attribute)
+    }
+
+    fn native(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        variable::get(self.request()?, name).map(Cow::Borrowed)
+    }
+
+    fn set_native(&self, name: &[u8], value: &[u8]) -> Result<(), StreamError> {
+        let request = self.request().ok_or(StreamError::Gone)?;
+        variable::set(request, name, value).map_err(|unset| match unset {
+            Unset::Unknown => StreamError::Refused(
+                "nginx has no such variable in its configuration: declare it with \"set\", for example",
+            ),
+            Unset::ReadOnly => StreamError::Refused("nginx does not let this variable be changed"),
+            Unset::NoMemory => StreamError::NoMemory,
+        })
+    }
+
+    fn with_properties<R>(&self, lend: impl FnOnce(&mut Properties) -> R) -> Option<R> {
+        self.io()?.with_properties(lend)
+    }
+
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
+        self.io().ok_or(StreamError::Gone)?.answer(response)
+    }
+
+    fn resume(&self, stream: StreamType) -> Result<(), StreamError> {
+        let io = self.io().ok_or(StreamError::Gone)?;
+        match stream {
+            StreamType::HttpRequest => {
+                io.ask_to_resume();
+                // Otherwise a callback of this very request runs: it is looked at when that has returned.
+                if self.stream.progress().headers.get() == Headers::Paused {
+                    self.stream.wake();
+                }
+                Ok(())
+            }
+            // Never paused.
+            StreamType::HttpResponse => Ok(()),
+            StreamType::Downstream | StreamType::Upstream => Err(NO_SUCH_STREAM),
+        }
+    }
+
+    fn close(&self, stream: StreamType) -> Result<(), StreamError> {
+        let io = self.io().ok_or(StreamError::Gone)?;
+        match stream {
+            StreamType::HttpRequest | StreamType::HttpResponse => {
+                // Below a callback of this request its verdict says so; otherwise the event does it.
+                if !self.stream.is_called() {
+                    io.ask_to_close();
+                    self.stream.wake();
+                }
+                Ok(())
+            }
+            StreamType::Downstream | StreamType::Upstream => Err(NO_SUCH_STREAM),
+        }
+    }
+}
+
+/// An HTTP stream has no TCP directions.
+const NO_SUCH_STREAM: StreamError =
+    StreamError::Refused("an HTTP stream has no downstream or upstream of its own");

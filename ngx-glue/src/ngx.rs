@@ -1,0 +1,22 @@
+//! The unsafe room: safe faces for nginx's structures, one file for each kind.
+//!
+//! nginx runs all of it in one thread for each process. A face is made from nginx's pointer in an entry that nginx
+//! calls, with a promise that is written there, and lives no longer than that entry. See docs/UNSAFE.md.
+
+pub(crate) mod chain;
+pub(crate) mod code;
+pub(crate) mod conf;
+pub(crate) mod connection;
+pub(crate) mod cycle;
+pub(crate) mod event;
+pub(crate) mod filters;
+pub(crate) mod guard;
+pub(crate) mod headers_in;
+pub(crate) mod headers_out;
+pub(crate) mod list;
+pub(crate) mod log;
+pub(crate) mod pool;
+pub(crate) mod record;
+pub(crate) mod request;
+pub(crate) mod upstream;
+pub(crate) mod variable;

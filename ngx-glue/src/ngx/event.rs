@@ -1,0 +1,134 @@
+//! Posted events (`src/event/ngx_event_posted.h`): how a paused request goes on, never below a callback of a guest.
+
+use std::{cell::UnsafeCell, fmt, ptr::NonNull};
+
+use nginx_sys::{
+    ngx_delete_posted_event, ngx_event_t, ngx_http_block_reading, ngx_http_core_run_phases,
+    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_request_empty_handler,
+    ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_post_event, ngx_posted_events,
+};
+
+use super::{cycle::Cycle, guard::guard, request::Request};
+use crate::stream::{Stream, resume};
+
+/// What happens to a request once an event of ours has been handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It waits on.
+    Wait,
+    /// Its phases go on where they stopped.
+    Run,
+    /// It is finalized with this code.
+    Finalize(ngx_int_t),
+}
+
+/// The event that wakes one stream.
+pub(crate) struct Wake(UnsafeCell<ngx_event_t>);
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wake")
+    }
+}
+
+impl Wake {
+    /// An event that is not posted.
+    pub(crate) fn new() -> Self {
+        // SAFETY: pointers, integers, flags and an optional function, for all of which zeros are valid.
+        Self(UnsafeCell::new(unsafe { std::mem::zeroed() }))
+    }
+
+    fn is_posted(&self) -> bool {
+        // SAFETY: this is nginx's one thread, and the reference ends here.
+        unsafe { &*self.0.get() }.posted() != 0
+    }
+
+    /// Wakes `stream`, whose event this is, when nginx has got control back. Posting twice is posting once.
+    pub(crate) fn post(&'static self, stream: &'static Stream) {
+        if self.is_posted() {
+            return;
+        }
+        let log = Cycle::with_current(|cycle| cycle.log().as_ptr());
+        // SAFETY: this is nginx's one thread, the event is in no queue, and the reference ends with these lines.
+        let event = unsafe { &mut *self.0.get() };
+        event.handler = Some(wake);
+        event.data = std::ptr::from_ref(stream).cast_mut().cast();
+        // Debugging lines of nginx's use it.
+        event.log = log;
+        let queue = &raw mut ngx_posted_events;
+        // SAFETY: the event is never freed, and the queue is nginx's own.
+        unsafe { ngx_post_event(self.0.get(), queue) };
+    }
+
+    /// Takes the event back, if it is posted.
+    pub(crate) fn cancel(&self) {
+        if self.is_posted() {
+            // SAFETY: it is in a queue of nginx's.
+            unsafe { ngx_delete_posted_event(self.0.get()) };
+        }
+    }
+}
+
+/// nginx handles a posted event.
+unsafe extern "C" fn wake(event: *mut ngx_event_t) {
+    let Some(event) = NonNull::new(event) else { return };
+    // SAFETY: nginx calls this with an event that `post` has filled.
+    let data = unsafe { event.as_ref() }.data;
+    let Some(stream) = NonNull::new(data.cast::<Stream>()) else { return };
+    // SAFETY: `post` has put a stream there, and streams are never freed.
+    let stream: &'static Stream = unsafe { stream.as_ref() };
+    // The request may have ended since the event was posted.
+    let Some(request) = stream.io.request() else { return };
+    let next =
+        guard("resuming a request", request.log(), Next::Finalize(super::code::INTERNAL_ERROR), || {
+            request.name_in_log();
+            resume::run(stream, request)
+        });
+    // SAFETY: `request` was alive above, nothing of it is used after this, and nginx handles our event: the request
+    // may be freed.
+    unsafe { proceed(request, next) };
+}
+
+/// Does what `next` says.
+///
+/// # Safety
+/// nginx handles an event of ours, and nothing of the request is used afterwards.
+unsafe fn proceed(request: Request<'_>, next: Next) {
+    let connection = request.connection().as_ptr();
+    match next {
+        Next::Wait => return,
+        Next::Run => {
+            request.edit(|r| {
+                r.read_event_handler = Some(ngx_http_block_reading);
+                r.write_event_handler = Some(ngx_http_core_run_phases);
+            });
+            // SAFETY: the request is alive and its phases have stopped at our handler.
+            unsafe { ngx_http_core_run_phases(request.as_ptr()) };
+        }
+        // SAFETY: the request is alive; this is its turn in the event loop.
+        Next::Finalize(code) => unsafe { ngx_http_finalize_request(request.as_ptr(), code) },
+    }
+    // SAFETY: the record of a connection stays, closed or not (`src/http/ngx_http_upstream.c` does the same).
+    unsafe { ngx_http_run_posted_requests(connection) };
+}
+
+impl Request<'_> {
+    /// Phases stop here until the stream is woken; meanwhile nothing but the client's going away matters
+    /// (`ngx_http_test_reading()`).
+    pub(crate) fn stop_phases(self) {
+        self.edit(|r| {
+            r.read_event_handler = Some(ngx_http_test_reading);
+            r.write_event_handler = Some(ngx_http_request_empty_handler);
+        });
+    }
+
+    /// Lines in the connection's log name this request (`ngx_http_set_log_request()`).
+    fn name_in_log(self) {
+        // SAFETY: the log of a live connection; the reference ends here.
+        let data = unsafe { &*self.log().as_ptr() }.data;
+        if let Some(context) = NonNull::new(data.cast::<ngx_http_log_ctx_t>()) {
+            // SAFETY: the log of a connection that serves HTTP has this record (`ngx_http_init_connection()`).
+            unsafe { &mut *context.as_ptr() }.current_request = self.as_ptr();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Local responses: made by a filter, or by us where a filter has failed, and sent in place of any other.
+
+use weir_core::host::LocalResponse;
+
+use crate::ngx::{
+    chain::Body,
+    code::{INTERNAL_ERROR, OK},
+    headers_out::HeadersOut,
+    request::{Request, stops_output},
+};
+
+/// Most bytes of a body that go into `grpc-message`.
+const MAX_GRPC_MESSAGE: usize = 1024;
+
+/// A response in memory of a request's pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local<'a> {
+    status: u16,
+    headers: &'a [(&'a [u8], &'a [u8])],
+    content_type: Option<&'a [u8]>,
+    grpc_status: Option<u32>,
+    body: &'a [u8],
+    /// Why, for the log.
+    pub(crate) details: &'a [u8],
+}
+
+impl<'a> Local<'a> {
+    /// A copy of `response`; `None` without memory.
+    pub(crate) fn copy(request: Request<'a>, response: &LocalResponse<'_>) -> Option<Self> {
+        let mut lost = false;
+        let mut keep = |bytes: &[u8]| {
+            let kept = request.keep(bytes);
+            lost |= kept.is_none();
+            kept.unwrap_or_default()
+        };
+        let given = response.headers.iter().map(|(name, value)| (keep(name), keep(value)));
+        let headers = request.keep_all(response.headers.iter().count(), given)?;
+        let body = keep(response.body);
+        let details = keep(response.details);
+        let is_type = |(name, _): &&(&[u8], &[u8])| name.eq_ignore_ascii_case(b"content-type");
+        let content_type = headers.iter().find(is_type).map(|(_, value)| *value);
+        // Envoy's default, and the SDKs' documentation speaks of text.
+        let content_type = content_type.or((!body.is_empty()).then_some(&b"text/plain"[..]));
+        let local = Self {
+            status: response.status,
+            headers,
+            content_type,
+            grpc_status: response.grpc_status,
+            body,
+            details,
+        };
+        (!lost).then_some(local)
+    }
+
+    /// The page for a request whose filter has failed.
+    pub(crate) const fn failure(status: u16) -> Self {
+        let body: &[u8] = match status {
+            503 => {
+                b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n\
+                  <body>\r\n<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
+            }
+            _ => {
+                b"<html>\r\n<head><title>500 Internal Server Error</title></head>\r\n\
+                  <body>\r\n<center><h1>500 Internal Server Error</h1></center>\r\n</body>\r\n</html>\r\n"
+            }
+        };
+        Self { status, headers: &[], content_type: Some(b"text/html"), grpc_status: None, body, details: b"" }
+    }
+
+    /// Its body; empty where a response of that status has none.
+    pub(crate) fn body(self) -> &'a [u8] {
+        if has_body(self.status) { self.body } else { &[] }
+    }
+
+    /// Makes this the response of `request`, whose headers have not been sent; false without memory.
+    pub(crate) fn put(self, request: Request<'a>) -> bool {
+        request.expect_own_response();
+        let out = HeadersOut::of(request);
+        out.clean();
+        out.set_status(self.status);
+        let length = u64::try_from(self.body().len()).ok();
+        out.set_content_length(length.filter(|_| has_body(self.status)));
+        let typed = self.content_type.is_none_or(|value| out.set_content_type(value));
+        let listed =
+            self.headers.iter().filter(|(name, _)| !is_ours(name)).all(|(name, value)| out.add(name, value));
+        typed && listed && self.put_grpc(request)
+    }
+
+    fn put_grpc(self, request: Request<'a>) -> bool {
+        let Some(status) = self.grpc_status else { return true };
+        let out = HeadersOut::of(request);
+        let mut digits = [0; 10];
+        if !out.replace(b"grpc-status", decimal(status, &mut digits)) {
+            return false;
+        }
+        if self.body.is_empty() {
+            return true;
+        }
+        let text = self.body.get(..MAX_GRPC_MESSAGE).unwrap_or(self.body);
+        let len = text.iter().map(|byte| if is_plain(*byte) { 1 } else { 3 }).sum();
+        let Some(message) = request.allocate(len) else { return false };
+        percent_encode(text, message);
+        out.replace(b"grpc-message", message)
+    }
+
+    /// Sends it from a phase handler; the answer is what the handler returns.
+    pub(crate) fn send(self, request: Request<'a>) -> isize {
+        request.expect_own_response();
+        let discarded = request.discard_body();
+        if discarded != OK {
+            return discarded;
+        }
+        if !self.put(request) {
+            return INTERNAL_ERROR;
+        }
+        let sent = request.send_headers();
+        if stops_output(sent) || request.header_only() {
+            return sent;
+        }
+        Body::whole(request, self.body()).map_or(INTERNAL_ERROR, |body| request.send_body(body))
+    }
+}
+
+/// Whether a response of `status` has a body (RFC 9110, 6.4.1).
+pub(crate) const fn has_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+/// Whether nginx writes this header itself, or it is handled apart.
+fn is_ours(name: &[u8]) -> bool {
+    let ours: [&[u8]; 7] = [
+        b"content-type",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"upgrade",
+    ];
+    name.first().is_none_or(|first| *first == b':') || ours.iter().any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+/// `number` in decimal digits.
+fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// Whether a byte stands for itself in `grpc-message` (gRPC over HTTP2, "Percent-Byte-Unencoded").
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'%'
+}
+
+fn percent_encode(text: &[u8], encoded: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut places = encoded.iter_mut();
+    let mut put = |byte| {
+        if let Some(place) = places.next() {
+            *place = byte;
+        }
+    };
+    for byte in text {
+        if is_plain(*byte) {
+            put(*byte);
+        } else {
+            put(b'%');
+            put(DIGITS[usize::from(byte >> 4)]);
+            put(DIGITS[usize::from(byte & 0xf)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decimal, has_body, is_ours, percent_encode};
+
+    #[test]
+    fn numbers_become_digits() {
+        for number in [0, 7, 10, 16, u32::MAX] {
+            assert_eq!(decimal(number, &mut [0; 10]), number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        let mut encoded = [0; 12];
+        percent_encode("a%\nä".as_bytes(), &mut encoded);
+        assert_eq!(&encoded, b"a%25%0A%C3%A");
+    }
+
+    #[test]
+    fn framing_is_not_the_guest_s() {
+        assert!(is_ours(b"Transfer-Encoding"));
+        assert!(is_ours(b":status"));
+        assert!(is_ours(b""));
+        assert!(!is_ours(b"x-reason"));
+    }
+
+    #[test]
+    fn some_statuses_have_no_body() {
+        assert!(has_body(200) && has_body(404));
+        assert!(!has_body(204) && !has_body(304));
+    }
+}

@@ -1,0 +1,115 @@
+//! A worker: its shard of instances and its epoch thread, made when the worker starts and dropped when it ends.
+
+use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc};
+
+use weir_core::{
+    engine::{Engine, Ticker},
+    plan::Plans,
+    shard::Shard,
+};
+
+use crate::{
+    conf::Main,
+    host::{Ngx, root::Worker},
+    ngx::{
+        cycle::{Cycle, Process},
+        log::Level,
+    },
+};
+
+/// What one configuration's chains run on. Made in the master; each worker has its own copy through fork, and makes
+/// its own shard in it.
+pub(crate) struct Runtime {
+    engine: Arc<Engine>,
+    plans: Arc<Plans<Ngx>>,
+    running: RefCell<Option<Running>>,
+}
+
+/// What only a process that runs requests has.
+struct Running {
+    shard: Rc<Shard<Ngx>>,
+    /// Makes the epochs pass that callbacks are bounded by.
+    _ticker: Ticker,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("engine", &self.engine)
+            .field("running", &self.running.borrow().is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A runtime that does not run yet.
+    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>) -> Self {
+        Self { engine, plans, running: RefCell::new(None) }
+    }
+
+    /// Starts the epoch thread and makes the shard, if that has not been done.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    fn start(&self) -> io::Result<()> {
+        let mut running = self.running.borrow_mut();
+        if running.is_none() {
+            let ticker = self.engine.ticker()?;
+            let shard = Rc::new(Shard::new(Arc::clone(&self.plans), Worker));
+            *running = Some(Running { shard, _ticker: ticker });
+        }
+        Ok(())
+    }
+
+    /// The shard of this process.
+    ///
+    /// A worker has made it when it started. It is made here only where no `init_process` has run for this
+    /// configuration: without a master process, after a reload. `None`, and logged, when that fails.
+    pub(crate) fn shard(&self) -> Option<Rc<Shard<Ngx>>> {
+        let running =
+            |runtime: &Self| runtime.running.borrow().as_ref().map(|running| Rc::clone(&running.shard));
+        if let Some(shard) = running(self) {
+            return Some(shard);
+        }
+        match self.start() {
+            Ok(()) => running(self),
+            Err(error) => {
+                Cycle::with_current(|cycle| {
+                    cycle
+                        .log()
+                        .write(Level::Alert, format_args!("weir: cannot start the epoch thread: {error}"));
+                });
+                None
+            }
+        }
+    }
+
+    fn stop(&self) {
+        // Taken out first: dropping a shard ends root contexts, which may log.
+        let running = self.running.take();
+        drop(running);
+    }
+}
+
+/// A process begins to run requests by `main`. Answers whether it can; what is wrong has been logged.
+pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
+    // The cache manager and its loader never see a request.
+    if Process::current() != Process::Server {
+        return true;
+    }
+    // Without a chain there is nothing to run.
+    let Some(runtime) = main.runtime.get() else { return true };
+    runtime
+        .start()
+        .inspect_err(|error| {
+            cycle.log().write(Level::Emerg, format_args!("weir: cannot start the epoch thread: {error}"));
+        })
+        .is_ok()
+}
+
+/// A process ends: root contexts end with it, and its epoch thread.
+pub(crate) fn exit(main: &Main) {
+    if let Some(runtime) = main.runtime.get() {
+        runtime.stop();
+    }
+}

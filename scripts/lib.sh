@@ -1,0 +1,131 @@
+# What the scripts beside this file share. It is sourced, not run: it goes to the repository's root, and gives functions
+# for progress lines, for installing what is missing, and for finding a free port.
+# shellcheck shell=bash
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# cargo reads .cargo/config.toml from the directory it is called in.
+cd "$root"
+
+# One target directory for everything, so that nothing is compiled twice.
+export CARGO_TARGET_DIR=$root/target
+edge=$root/target/edge
+guests=$root/target/guests
+tools=$root/target/tools
+# The scripts that call this one have these for their own use.
+: "$edge" "$guests" "$tools"
+
+# Prints a line of progress.
+say() {
+    printf '==> %s\n' "$*" >&2
+}
+
+# Prints a sentence that says what is wrong, and ends the script.
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# Runs a command as root.
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root: run it as root or install sudo. The command was: $*"
+    fi
+}
+
+# Installs those of the named Debian packages that are missing; if none is, it asks dpkg and nothing else.
+install_packages() {
+    local name known missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "not a Debian system: make sure that you have what these packages hold: $*"
+        return 0
+    fi
+    known=" $(dpkg-query -W -f='${db:Status-Status}:${Package} ' "$@" 2>/dev/null || true)"
+    for name in "$@"; do
+        [[ $known == *" installed:$name "* ]] || missing+=("$name")
+    done
+    if ((${#missing[@]} == 0)); then
+        return 0
+    fi
+    say "installing: ${missing[*]}"
+    as_root apt-get -q update </dev/null >&2
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -y install --no-install-recommends "${missing[@]}" </dev/null >&2
+}
+
+# Makes sure of cargo, and of those of its commands that are named.
+require_cargo() {
+    local component
+    if ! command -v cargo >/dev/null && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
+        PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    fi
+    command -v cargo >/dev/null ||
+        die "cargo is missing: install rustup (https://rustup.rs) with its default toolchain, then run this again"
+    for component in "$@"; do
+        cargo "$component" --version >/dev/null 2>&1 ||
+            die "cargo $component is missing: run 'rustup component add ${component/fmt/rustfmt}', then run this again"
+    done
+}
+
+# Installs a tool at a fixed version from the Python Package Index into target/tools, where its command then is.
+# Usage: install_tool NAME==VERSION
+install_tool() {
+    local stamp=$tools/.installed/$1
+    if [[ -e $stamp ]]; then
+        return 0
+    fi
+    say "installing $1 into target/tools"
+    if [[ ! -x $tools/bin/pip ]]; then
+        "$(python)" -m venv "$tools" >&2
+    fi
+    "$tools/bin/pip" --disable-pip-version-check -q install "$1" >&2
+    mkdir -p "$tools/.installed"
+    touch "$stamp"
+}
+
+# Prints the path of the Python that the Debian packages belong to, or else of the first one.
+python() {
+    if [[ -x /usr/bin/python3 ]]; then
+        echo /usr/bin/python3
+    else
+        command -v python3 || die "python3 is missing"
+    fi
+}
+
+# Copies a file into place if it differs. The new one is whole before it takes the old one's name, so a process that has
+# the old one mapped keeps it.
+install_file() {
+    local from=$1 to=$2
+    if cmp -s "$from" "$to"; then
+        return 0
+    fi
+    mkdir -p "$(dirname "$to")"
+    cp -p "$from" "$to.new.$$"
+    mv -f "$to.new.$$" "$to"
+}
+
+# Whether every file named after the first is older than it; a missing first file is not up to date.
+is_newer() {
+    local made=$1 source
+    shift
+    for source in "$@"; do
+        [[ $made -nt $source ]] || return 1
+    done
+}
+
+# Prints a TCP port, below those that the kernel hands out by itself, on which nothing listens.
+free_port() {
+    local port entry
+    while :; do
+        port=$((RANDOM % 20000 + 10000))
+        printf -v entry ':%04X ' "$port"
+        if ! grep -qsF "$entry" /proc/net/tcp /proc/net/tcp6; then
+            echo "$port"
+            return 0
+        fi
+    done
+}
