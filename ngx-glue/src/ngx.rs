@@ -15,6 +15,8 @@ pub(crate) mod headers_in;
 pub(crate) mod headers_out;
 pub(crate) mod list;
 pub(crate) mod log;
+mod memory;
+mod name;
 pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;

@@ -60,8 +60,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Whether it is encrypted.
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
     pub(crate) fn is_tls(self) -> bool {
         self.peek(|c| !c.ssl.is_null())
+    }
+
+    /// Whether it is encrypted: never, by an nginx without TLS.
+    #[cfg(not(any(ngx_feature = "ssl", ngx_feature = "compat")))]
+    pub(crate) fn is_tls(self) -> bool {
+        false
     }
 
     /// Bytes sent so far: over HTTP/2 and later, of this request's stream.

@@ -12,8 +12,10 @@ use nginx_sys::{
 };
 
 use super::{
-    list::{Field, Lower, Slot, Table},
-    request::{Request, stored},
+    list::{Field, Slot, Table},
+    memory::stored,
+    name::Lower,
+    request::Request,
     variable,
 };
 
@@ -160,11 +162,11 @@ impl<'a> HeadersIn<'a> {
             r.headers_in.set_multi(0);
             r.headers_in.set_multi_linked(0);
         });
-        let value = self.list().named(name).next().map(Field::value);
+        let value = || self.list().named(name).next().map(Field::value);
         match Lower::new(name).as_ref().map(Lower::as_bytes) {
-            Some(b"connection") => self.set_connection(value),
-            Some(b"keep-alive") => self.set_keep_alive(value),
-            Some(b"user-agent") => self.set_user_agent(value.unwrap_or_default()),
+            Some(b"connection") => self.set_connection(value()),
+            Some(b"keep-alive") => self.set_keep_alive(value()),
+            Some(b"user-agent") => self.set_user_agent(value().unwrap_or_default()),
             // What `$remote_user` has decoded (`ngx_http_auth_basic_user()`).
             Some(b"authorization") => self.0.edit(|r| {
                 r.headers_in.user = ngx_str_t::empty();

@@ -11,7 +11,8 @@ use nginx_sys::{
 
 use super::{
     list::{Field, Slot, Table},
-    request::{Request, stored},
+    memory::stored,
+    request::Request,
 };
 
 /// Bytes of a time as HTTP writes it: `Mon, 28 Sep 1970 06:00:00 GMT`.

@@ -1,17 +1,16 @@
 //! A request (`src/http/ngx_http_request.h`): the handle that headers, bodies and the rest are reached through.
 //!
-//! Its plain fields are read and written here, its strings are lent for as long as the request's pool lives, and
-//! what is made for it is allocated in that pool.
+//! Its plain fields are read and written here, and its strings are lent for as long as the request's pool lives.
+//! What is made for it is in `memory`.
 
 use std::{fmt, marker::PhantomData, ptr::NonNull, slice};
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_palloc, ngx_pnalloc,
-    ngx_pool_t, ngx_str_t, ngx_uint_t,
+    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 
-use super::{connection::Connection, log::Log};
+use super::{connection::Connection, log::Log, memory::stored, variable};
 use crate::{conf::Location, module::location_of};
 
 /// A request that is there, and whose pool can be borrowed from, as long as `'a`.
@@ -103,71 +102,6 @@ impl<'a> Request<'a> {
     /// The log of its connection, which adds client, server and request to every line.
     pub(crate) fn log(self) -> Log<'a> {
         self.connection().log()
-    }
-
-    // --- memory --------------------------------------------------------------------------------------------------
-
-    /// Its pool; `None` once the request is being freed.
-    pub(super) fn pool(self) -> Option<NonNull<ngx_pool_t>> {
-        NonNull::new(self.peek(|r| r.pool))
-    }
-
-    /// `len` bytes of its pool, all zero.
-    pub(crate) fn allocate(self, len: usize) -> Option<&'a mut [u8]> {
-        if len == 0 {
-            return Some(&mut []);
-        }
-        let pool = self.pool()?;
-        // SAFETY: the pool lives by the promise made to `new`.
-        let memory = NonNull::new(unsafe { ngx_pnalloc(pool.as_ptr(), len) })?.cast::<u8>();
-        // SAFETY: these are `len` bytes that nobody else has.
-        unsafe { memory.write_bytes(0, len) };
-        // SAFETY: they have just been written, belong to the pool and thus live for `'a`, and nobody else has them.
-        Some(unsafe { slice::from_raw_parts_mut(memory.as_ptr(), len) })
-    }
-
-    /// A copy of `bytes` in its pool, with a NUL behind it as nginx's parser leaves one behind every header: some of
-    /// its code looks for the end with that (`ngx_strcasestrn()`, `ngx_http_range_parse()`).
-    pub(crate) fn keep(self, bytes: &[u8]) -> Option<&'a [u8]> {
-        let copy = self.allocate(bytes.len().checked_add(1)?)?;
-        let (text, _) = copy.split_at_mut_checked(bytes.len())?;
-        text.copy_from_slice(bytes);
-        Some(text)
-    }
-
-    /// `value`, moved into its pool. It is never dropped.
-    pub(super) fn place<T: Copy>(self, value: T) -> Option<NonNull<T>> {
-        let memory = self.room::<T>(1)?;
-        // SAFETY: the room is aligned and large enough for one `T` that nobody else has.
-        unsafe { memory.write(value) };
-        Some(memory)
-    }
-
-    /// Room for `count` values of `T` in its pool, not initialized.
-    pub(super) fn room<T>(self, count: usize) -> Option<NonNull<T>> {
-        const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) }
-        let pool = self.pool()?;
-        let size = count.checked_mul(size_of::<T>())?;
-        // SAFETY: the pool lives by the promise made to `new`; `ngx_palloc()` aligns to NGX_ALIGNMENT.
-        Some(NonNull::new(unsafe { ngx_palloc(pool.as_ptr(), size) })?.cast())
-    }
-
-    /// Values in its pool. Ends early if `values` does.
-    pub(crate) fn keep_all<T: Copy>(self, count: usize, values: impl Iterator<Item = T>) -> Option<&'a [T]> {
-        if count == 0 {
-            return Some(&[]);
-        }
-        let memory = self.room::<T>(count)?;
-        let mut written = 0;
-        for value in values.take(count) {
-            // SAFETY: `written` is less than `count`.
-            let place = unsafe { memory.add(written) };
-            // SAFETY: the place is aligned, inside the room, and nobody else has it.
-            unsafe { place.write(value) };
-            written += 1;
-        }
-        // SAFETY: that many values have just been written, in memory of the pool, which lives for `'a`.
-        Some(unsafe { slice::from_raw_parts(memory.as_ptr(), written) })
     }
 
     // --- configuration -------------------------------------------------------------------------------------------
@@ -334,6 +268,7 @@ impl<'a> Request<'a> {
                 r.set_valid_location(0);
             }
         });
+        variable::forget(self, |name| name == b"request_uri");
         true
     }
 
@@ -419,11 +354,6 @@ pub(crate) const METHODS: [(usize, &[u8]); 14] = [
     (nginx_sys::NGX_HTTP_LOCK as usize, b"LOCK"),
     (nginx_sys::NGX_HTTP_PATCH as usize, b"PATCH"),
 ];
-
-/// `text` as nginx stores strings. It has to live in the pool of the request it is stored in.
-pub(super) const fn stored(text: &[u8]) -> ngx_str_t {
-    ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
-}
 
 /// Number of the HTTP core module among HTTP modules.
 pub(super) fn core_index() -> ngx_uint_t {

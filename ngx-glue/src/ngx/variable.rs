@@ -7,10 +7,7 @@ use nginx_sys::{
     ngx_uint_t, ngx_variable_value_t,
 };
 
-use super::{
-    list::Lower,
-    request::{Request, stored},
-};
+use super::{memory::stored, name::Lower, request::Request};
 
 /// Longest value: nginx has 28 bits for its length.
 const MAX_VALUE: usize = (1 << 28) - 1;
