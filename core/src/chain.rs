@@ -276,9 +276,9 @@ impl<H: Host> Chain<H> {
         if step.failed || (step.sender && response) {
             return Verdict::Continue;
         }
-        let context = step.context;
+        let (context, lease_at) = (step.context, step.lease);
         let doomed = self.failed.is_some();
-        let Some(lease) = self.leases.get_mut(step.lease) else { return Verdict::Continue };
+        let Some(lease) = self.leases.get_mut(lease_at) else { return Verdict::Continue };
         let called = lease.with(callback, |instance| {
             // The instance failed with another filter of this request: that has been reported.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
@@ -295,7 +295,7 @@ impl<H: Host> Chain<H> {
                 self.report(at, &failure);
                 Verdict::Failed { status: self.failed.unwrap_or(FAILED) }
             }
-            Ok((_, asked)) if asked.local_response => {
+            Ok((_, asked)) if self.is_ours(lease_at, asked.local_response) => {
                 for step in &mut self.steps {
                     step.sender = false;
                 }
@@ -304,12 +304,18 @@ impl<H: Host> Chain<H> {
                 }
                 Verdict::LocalResponse
             }
-            Ok((_, asked)) if asked.close => Verdict::Closed,
+            Ok((_, asked)) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
             Ok((returned, _)) => match returned.map(Action::from_raw) {
                 Some(Action::Pause) => Verdict::Pause,
                 _ => Verdict::Continue,
             },
         }
+    }
+
+    /// Whether `context` of the instance in that lease is this request's. What is asked in the context of another
+    /// request is recorded with that one's host, and nothing that this one's proxy could do.
+    fn is_ours(&self, lease: usize, context: Option<ContextId>) -> bool {
+        context.is_some_and(|id| self.steps.iter().any(|step| step.lease == lease && step.context == id))
     }
 
     /// Logs the failure of filter number `at` and takes it out of the request.

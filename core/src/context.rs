@@ -158,6 +158,10 @@ impl<S, P> Contexts<S, P> {
         self.root(id).is_some() || self.streams.contains_key(&id.0)
     }
 
+    pub(crate) fn effective(&self) -> ContextId {
+        self.effective
+    }
+
     pub(crate) fn set_effective(&mut self, id: ContextId) {
         self.effective = id;
     }

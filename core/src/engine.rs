@@ -27,6 +27,23 @@ pub struct EngineError(wasmtime::Error);
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     settings: Settings,
+    /// The limits on time, in epochs.
+    deadlines: Deadlines,
+}
+
+/// Limits on time, in epochs: every entry into a guest sets one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// [`Limits::callback`](limits::Limits::callback)
+    pub(crate) callback: NonZeroU64,
+    /// [`Limits::configuration`](limits::Limits::configuration)
+    pub(crate) configuration: NonZeroU64,
+}
+
+/// Epochs that `time` may take at most: the one that is running, and whole ones.
+fn epochs(time: Duration, tick: Duration) -> NonZeroU64 {
+    let whole = time.as_nanos().div_ceil(tick.as_nanos().max(1));
+    NonZeroU64::MIN.saturating_add(u64::try_from(whole).unwrap_or(u64::MAX - 1))
 }
 
 /// The engines of this process that are still in use.
@@ -45,7 +62,11 @@ impl Engine {
             return Ok(engine);
         }
         let wasmtime = wasmtime::Engine::new(&config::wasmtime_config(settings)).map_err(EngineError)?;
-        let engine = Arc::new(Self { wasmtime, settings: settings.clone() });
+        let deadlines = Deadlines {
+            callback: epochs(settings.limits.callback, settings.tick),
+            configuration: epochs(settings.limits.configuration, settings.tick),
+        };
+        let engine = Arc::new(Self { wasmtime, settings: settings.clone(), deadlines });
         engines.push(Arc::downgrade(&engine));
         Ok(engine)
     }
@@ -81,11 +102,8 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// Epochs that `time` may take at most: the one that is running, and whole ones.
-    pub(crate) fn epochs(&self, time: Duration) -> NonZeroU64 {
-        let tick = self.settings.tick.as_nanos().max(1);
-        let whole = u64::try_from(time.as_nanos().div_ceil(tick)).unwrap_or(u64::MAX - 1);
-        NonZeroU64::MIN.saturating_add(whole)
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        self.deadlines
     }
 }
 
@@ -147,7 +165,7 @@ mod signals {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use super::{Engine, Settings};
+    use super::{Engine, Settings, epochs};
 
     #[test]
     fn equal_settings_share_an_engine() {
@@ -161,11 +179,11 @@ mod tests {
 
     #[test]
     fn a_deadline_is_never_zero_epochs() {
-        let settings = Settings { instances: 2, tick: Duration::from_millis(10), ..Settings::default() };
-        let engine = Engine::shared(&settings).expect("an engine");
-        assert_eq!(engine.epochs(Duration::ZERO).get(), 1);
-        assert_eq!(engine.epochs(Duration::from_millis(50)).get(), 6);
-        assert_eq!(engine.epochs(Duration::from_millis(51)).get(), 7);
+        let tick = Duration::from_millis(10);
+        assert_eq!(epochs(Duration::ZERO, tick).get(), 1);
+        assert_eq!(epochs(Duration::from_millis(50), tick).get(), 6);
+        assert_eq!(epochs(Duration::from_millis(51), tick).get(), 7);
+        assert_eq!(epochs(Duration::MAX, Duration::ZERO).get(), u64::MAX);
     }
 
     #[test]

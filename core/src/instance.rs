@@ -6,7 +6,7 @@
 //!                                   └── trap, deadline ────┴──► failed: never entered again
 //! ```
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use wasmtime::{AsContextMut, Memory, Store, TypedFunc};
 
@@ -39,13 +39,14 @@ pub struct State<H: Host> {
     pub(crate) warned_missing: bool,
 }
 
-/// What a callback asked the proxy for, besides its return value.
+/// What a callback asked the proxy for, besides its return value, and in which context: that need not be the one that
+/// was called (`proxy_set_effective_context`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// A local response was recorded.
-    pub(crate) local_response: bool,
+    pub(crate) local_response: Option<ContextId>,
     /// The stream is to be closed.
-    pub(crate) close: bool,
+    pub(crate) close: Option<ContextId>,
 }
 
 impl<H: Host> std::fmt::Debug for State<H> {
@@ -158,7 +159,7 @@ impl<H: Host> Instance<H> {
             warned_missing: false,
         };
         let mut store = Store::new(engine.wasmtime(), state);
-        store.set_epoch_deadline(engine.epochs(engine.settings().limits.configuration).get());
+        store.set_epoch_deadline(engine.deadlines().configuration.get());
         let instance = filter
             .pre()
             .instantiate(&mut store)
@@ -169,12 +170,9 @@ impl<H: Host> Instance<H> {
             .get_module_export(&mut store, exports.memory())
             .and_then(wasmtime::Extern::into_memory)
             .ok_or_else(missing)?;
-        let allocator = exports
-            .allocator()
-            .and_then(|export| instance.get_module_export(&mut store, &export.index))
-            .and_then(wasmtime::Extern::into_func)
-            .and_then(|func| func.typed::<i32, i32>(&store).ok())
-            .ok_or_else(missing)?;
+        let allocator =
+            exports.allocator().and_then(|export| typed(&instance, store.as_context_mut(), export));
+        let Some(Func::P1R1(allocator)) = allocator else { return Err(missing()) };
         let state = store.data_mut();
         state.memory = Some(memory);
         state.allocator = Some(allocator);
@@ -281,7 +279,7 @@ impl<H: Host> Instance<H> {
         context: ContextId,
         params: Params,
     ) -> Result<Option<i32>, Failure> {
-        let limit = self.store.data().filter.engine().settings().limits.configuration;
+        let limit = self.store.data().filter.engine().deadlines().configuration;
         self.enter_within(callback, context, params, limit)
     }
 
@@ -295,7 +293,7 @@ impl<H: Host> Instance<H> {
         context: ContextId,
         params: Params,
     ) -> Result<Option<i32>, Failure> {
-        let limit = self.store.data().filter.engine().settings().limits.callback;
+        let limit = self.store.data().filter.engine().deadlines().callback;
         self.enter_within(callback, context, params, limit)
     }
 
@@ -304,7 +302,7 @@ impl<H: Host> Instance<H> {
         callback: Callback,
         context: ContextId,
         params: Params,
-        limit: std::time::Duration,
+        limit: NonZeroU64,
     ) -> Result<Option<i32>, Failure> {
         if self.failed {
             return Err(Failure::new(callback, Cause::Gone));
@@ -314,8 +312,7 @@ impl<H: Host> Instance<H> {
         state.contexts.set_effective(context);
         state.callback = callback;
         state.asked = Asked::default();
-        let epochs = state.filter.engine().epochs(limit).get();
-        self.store.set_epoch_deadline(epochs);
+        self.store.set_epoch_deadline(limit.get());
         let Some(func) = self.funcs.get(callback as usize) else { return Ok(None) };
         let store = &mut self.store;
         let [a, b, c, d, e] = params;
@@ -341,34 +338,47 @@ impl<H: Host> Instance<H> {
     fn resolve(&mut self, callback: Callback) {
         let Some(slot) = self.funcs.get_mut(callback as usize) else { return };
         if matches!(slot, Func::Unresolved) {
-            let filter = Arc::clone(&self.store.data().filter);
-            *slot = filter
-                .resolved()
-                .get(callback)
-                .and_then(|export| typed(&self.instance, self.store.as_context_mut(), export))
+            let export = self.store.data().filter.resolved().get(callback).cloned();
+            *slot = export
+                .and_then(|export| typed(&self.instance, self.store.as_context_mut(), &export))
                 .unwrap_or(Func::Absent);
         }
     }
 }
 
-/// The function behind `export`, typed by its shape, which was checked when the module was loaded.
+/// The function behind `export`, typed by its shape.
+///
+/// The shape was checked when the module was loaded ([`exports`](crate::filter::exports)): checking each function of
+/// each new instance again would cost more than calling it.
+#[allow(unsafe_code, reason = "types that were checked once for the module need no check in each instance")]
 fn typed<H: Host>(
     instance: &wasmtime::Instance,
     mut store: wasmtime::StoreContextMut<'_, State<H>>,
     export: &crate::filter::exports::Export,
 ) -> Option<Func> {
-    let func = instance.get_module_export(&mut store, &export.index)?.into_func()?;
-    match (export.params, export.returns) {
-        (0, false) => func.typed(&store).map(Func::P0R0),
-        (0, true) => func.typed(&store).map(Func::P0R1),
-        (1, false) => func.typed(&store).map(Func::P1R0),
-        (1, true) => func.typed(&store).map(Func::P1R1),
-        (2, false) => func.typed(&store).map(Func::P2R0),
-        (2, true) => func.typed(&store).map(Func::P2R1),
-        (3, false) => func.typed(&store).map(Func::P3R0),
-        (3, true) => func.typed(&store).map(Func::P3R1),
-        (5, false) => func.typed(&store).map(Func::P5R0),
-        _ => return None,
+    /// One arm for each shape: the block below is the same for all of them.
+    macro_rules! shapes {
+        ($func:ident, $store:ident; $(($params:literal, $returns:literal) => $shape:ident,)+) => {
+            match (export.params, export.returns) {
+                $(($params, $returns) => {
+                    // SAFETY: `Exports::resolve` has checked that all parameters and results of the export at this
+                    // index are i32, and counted them; this arm is the one for these counts.
+                    Some(Func::$shape(unsafe { TypedFunc::new_unchecked(&$store, $func) }))
+                })+
+                _ => None,
+            }
+        };
     }
-    .ok()
+    let func = instance.get_module_export(&mut store, &export.index)?.into_func()?;
+    shapes! { func, store;
+        (0, false) => P0R0,
+        (0, true) => P0R1,
+        (1, false) => P1R0,
+        (1, true) => P1R1,
+        (2, false) => P2R0,
+        (2, true) => P2R1,
+        (3, false) => P3R0,
+        (3, true) => P3R1,
+        (5, false) => P5R0,
+    }
 }

@@ -133,6 +133,8 @@ pub struct Parts {
     pub closed: Vec<StreamType>,
     /// The request is over: nothing can be reached any more.
     pub gone: bool,
+    /// The proxy has no memory left: nothing can be changed or sent, and no buffer read.
+    pub exhausted: bool,
 }
 
 /// A request. Clones are handles of the same one.
@@ -177,7 +179,7 @@ impl Request {
         self.value(map, name.as_bytes()).map(|value| String::from_utf8_lossy(&value).into_owned())
     }
 
-    /// The same attribute, found again as text for assertions.
+    /// Looks at the pairs of `map`, where there is one.
     fn map<R>(&self, map: MapType, look: impl FnOnce(&[Pair]) -> R) -> Option<R> {
         let parts = self.parts.borrow();
         if parts.gone {
@@ -190,6 +192,9 @@ impl Request {
         let mut parts = self.parts.borrow_mut();
         if parts.gone {
             return Err(MapError::Unavailable);
+        }
+        if parts.exhausted {
+            return Err(MapError::NoMemory);
         }
         parts.maps.get_mut(&map).map(change).ok_or(MapError::Unavailable)
     }
@@ -284,6 +289,9 @@ impl Buffers for Request {
     ) -> Result<(), BufferError> {
         let parts = self.parts.borrow();
         let pieces = parts.buffers.get(&buffer).filter(|_| !parts.gone).ok_or(BufferError::Unavailable)?;
+        if parts.exhausted {
+            return Err(BufferError::Io);
+        }
         let mut at = 0;
         for bytes in pieces {
             let start = range.start.clamp(at, at + bytes.len()) - at;
@@ -333,6 +341,9 @@ impl StreamHost for Request {
         }
         if parts.headers_sent {
             return Err(StreamError::TooLate);
+        }
+        if parts.exhausted {
+            return Err(StreamError::NoMemory);
         }
         parts.sent = Some(Sent {
             status: response.status,

@@ -123,16 +123,16 @@ pub(crate) fn environ_get<H: Host>(caller: &mut Caller<'_, State<H>>, environ: i
 }
 
 /// `clockid`: realtime 0, monotonic 1. Clocks of the process and thread are nothing a guest should see.
-fn clock<H: Host>(caller: &Caller<'_, State<H>>, id: i32) -> Result<u64, Errno> {
+fn clock<H: Host>(caller: &Caller<'_, State<H>>, id: i32) -> Option<u64> {
     match id {
-        0 => Ok(caller.data().root.realtime_ns()),
-        1 => Ok(caller.data().root.monotonic_ns()),
-        _ => Err(Errno::Inval),
+        0 => Some(caller.data().root.realtime_ns()),
+        1 => Some(caller.data().root.monotonic_ns()),
+        _ => None,
     }
 }
 
 pub(crate) fn clock_res_get<H: Host>(caller: &mut Caller<'_, State<H>>, id: i32, resolution: i32) -> Answer {
-    clock(caller, id)?;
+    clock(caller, id).ok_or(Errno::Inval)?;
     Ok(put_u64(caller, resolution, 1)?)
 }
 
@@ -142,7 +142,8 @@ pub(crate) fn clock_time_get<H: Host>(
     _precision: i64,
     time: i32,
 ) -> Answer {
-    let now = clock(caller, id)?;
+    // Not INVAL, as in WASI: Proxy-Wasm lists this function with an errno of its own.
+    let now = clock(caller, id).ok_or(Errno::Notsup)?;
     Ok(put_u64(caller, time, now)?)
 }
 
@@ -272,8 +273,9 @@ pub(crate) fn poll_oneoff<H: Host>(
         event[..8].copy_from_slice(wanted.get(..8).unwrap_or_default());
         let kind = wanted.get(8).copied().unwrap_or_default();
         event[10] = kind;
-        let descriptor = wanted.get(16).copied().unwrap_or_default();
-        if kind != 0 && descriptor > 2 {
+        let descriptor =
+            wanted.get(16..).and_then(|rest| rest.first_chunk()).map_or(-1, |fd| i32::from_le_bytes(*fd));
+        if kind != 0 && !is_standard(descriptor) {
             event[8] = Errno::Badf as u8;
         }
         slice_mut(memory, at(events, EVENT)?, 32)?.copy_from_slice(&event);

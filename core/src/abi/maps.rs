@@ -168,18 +168,18 @@ pub(super) fn set_pairs<H: Host>(
     let (memory, state) = parts(caller)?;
     let pairs = Pairs::parse(slice(memory, data, size)?)?;
     let Some(stream) = stream else { return settle(state, map, b"*", Err(MapError::Unavailable)) };
-    settle(state, map, b"*", stream.clear(map))?;
-    if !stream.has_map(map) {
-        return Ok(());
+    if let Err(error) = stream.clear(map) {
+        return settle(state, map, b"*", Err(error));
     }
+    let mut answer = Ok(());
     for (name, value) in pairs.iter() {
         let result = check(map, name, value).and_then(|()| stream.add(map, name, value));
         if let Err(error) = result {
             // The others are set all the same: a map must not be lost for one bad pair.
-            warn(state, map, name, error);
+            answer = answer.and(settle(state, map, name, Err(error)));
         }
     }
-    Ok(())
+    answer
 }
 
 /// Answers an edit: a refusal is logged and becomes what the SDK survives.

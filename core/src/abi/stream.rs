@@ -78,7 +78,7 @@ pub(super) fn send_local_response<H: Host>(
         state.warn(&format!("local response with status {status} dropped: {error}"));
         return Err(Status::BadArgument.into());
     }
-    state.asked.local_response = true;
+    state.asked.local_response = Some(state.contexts.effective());
     Ok(())
 }
 
@@ -105,7 +105,8 @@ pub(super) fn close_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream: i
     let direction = StreamType::from_raw(stream).ok_or(Status::BadArgument)?;
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
     stream.close(direction)?;
-    caller.data_mut().asked.close = true;
+    let state = caller.data_mut();
+    state.asked.close = Some(state.contexts.effective());
     Ok(())
 }
 

@@ -25,8 +25,9 @@ pub enum MapError {
 /// Headers and trailers.
 ///
 /// Pseudo-headers (`:method`, `:path`, `:authority`, `:scheme`, `:status`) are pairs like others here and come first
-/// in [`visit`](Self::visit). Names given to these methods are compared without regard to case, and are valid: core
-/// has refused empty names, names that are no HTTP token, and values with NUL, CR or LF.
+/// in [`visit`](Self::visit). Names given to these methods are compared without regard to case. Those of edits are
+/// valid: core has refused empty names, names that are no HTTP token, and values with NUL, CR or LF; a name that is
+/// asked for may be any bytes.
 pub trait Maps {
     /// Whether the map can be read now. A trailer map exists once trailers have come.
     fn has_map(&self, map: MapType) -> bool;
