@@ -153,6 +153,14 @@ impl<S, P> Contexts<S, P> {
         }
     }
 
+    /// Forgets every stream context: ids start again behind the roots, as in a new instance.
+    pub(crate) fn reset(&mut self) {
+        self.streams.clear();
+        self.next = self.first_stream();
+        self.completed = 0;
+        self.effective = ContextId::NONE;
+    }
+
     /// Whether there is a context of that id.
     pub(crate) fn contains(&self, id: ContextId) -> bool {
         self.root(id).is_some() || self.streams.contains_key(&id.0)

@@ -26,6 +26,7 @@ use crate::{
 
 pub mod exports;
 pub mod inspect;
+pub mod instrument;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;
@@ -87,6 +88,7 @@ pub struct Filter<H: Host> {
     exports: Exports,
     abi_version: AbiVersion,
     panics_on_status: bool,
+    reset_obstacle: Option<&'static str>,
 }
 
 impl<H: Host> Filter<H> {
@@ -110,7 +112,8 @@ impl<H: Host> Filter<H> {
         };
         let wasm = read(&spec.path)?;
         let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
-        let compiled = compile(engine, cache, &spec.path, &wasm, &say)?;
+        let instrumented = instrument::instrument(&wasm);
+        let compiled = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
         let module = &compiled.module;
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
@@ -129,9 +132,25 @@ impl<H: Host> Filter<H> {
             .linker
             .instantiate_pre(module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
+        let reset_obstacle = instrumented.obstacle;
+        match reset_obstacle {
+            None => say(LogLevel::Info, "instances are kept and reset in place after each request".into()),
+            Some(obstacle) => {
+                say(LogLevel::Info, format!("each request gets a new instance, since {obstacle}"));
+            }
+        }
         let panics_on_status = inspect::panics_on_status(&wasm);
         let engine = Arc::clone(engine);
-        Ok(Arc::new(Self { spec, engine, _compiled: compiled, pre, exports, abi_version, panics_on_status }))
+        Ok(Arc::new(Self {
+            spec,
+            engine,
+            _compiled: compiled,
+            pre,
+            exports,
+            abi_version,
+            panics_on_status,
+            reset_obstacle,
+        }))
     }
 
     /// What the configuration says of it.
@@ -150,6 +169,12 @@ impl<H: Host> Filter<H> {
     #[must_use]
     pub fn exports(&self, callback: Callback) -> bool {
         self.exports.get(callback).is_some()
+    }
+
+    /// Why its instances cannot be put back in place to what they were after configuration; `None` when they can.
+    #[must_use]
+    pub fn reset_obstacle(&self) -> Option<&'static str> {
+        self.reset_obstacle
     }
 
     /// Whether a status that its SDK does not expect would make it panic: then a refused edit answers OK, with a

@@ -20,6 +20,7 @@ use crate::{
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, Speaker},
     plan::Plugin,
+    pool::pristine::Pristine,
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -115,6 +116,8 @@ pub(crate) type Params = [i32; 5];
 
 /// A live instance.
 pub struct Instance<H: Host> {
+    /// Before `store`: it must be dropped first, since it gives the memory's protection back.
+    pristine: Option<Pristine>,
     store: Store<State<H>>,
     instance: wasmtime::Instance,
     funcs: [Func; Callback::ALL.len()],
@@ -176,7 +179,8 @@ impl<H: Host> Instance<H> {
         let state = store.data_mut();
         state.memory = Some(memory);
         state.allocator = Some(allocator);
-        Ok(Self { store, instance, funcs: [const { Func::Unresolved }; Callback::ALL.len()], failed: false })
+        let funcs = [const { Func::Unresolved }; Callback::ALL.len()];
+        Ok(Self { pristine: None, store, instance, funcs, failed: false })
     }
 
     /// Runs the module's own start: a reactor's `_initialize`, then `main`; else a command's `_start`.
@@ -205,6 +209,54 @@ impl<H: Host> Instance<H> {
             }
         }
         Ok(())
+    }
+
+    /// Notes what the instance is like now, so that [`reset`](Self::reset) can go back to it. False when this instance
+    /// cannot be reset.
+    pub(crate) fn freeze(&mut self) -> bool {
+        let state = self.store.data();
+        let (filter, Some(memory)) = (Arc::clone(&state.filter), state.memory) else { return false };
+        if filter.reset_obstacle().is_some() || self.failed {
+            return false;
+        }
+        let globals = filter.resolved().globals().iter().map(|export| {
+            let global = self.instance.get_module_export(&mut self.store, export)?.into_global()?;
+            let value = global.get(&mut self.store);
+            Some((global, value))
+        });
+        let Some(globals) = globals.collect() else { return false };
+        self.pristine = Pristine::new(&memory, &self.store, globals);
+        self.pristine.is_some()
+    }
+
+    /// Puts the instance back to what it was when it was frozen, for another request. False when that cannot be done:
+    /// it has to be given up.
+    pub(crate) fn reset(&mut self) -> bool {
+        let (Some(pristine), false) = (&mut self.pristine, self.failed) else { return false };
+        if !pristine.restore(&mut self.store) {
+            return false;
+        }
+        let state = self.store.data_mut();
+        state.contexts.reset();
+        state.allocating = false;
+        state.asked = Asked::default();
+        state.warned_missing = false;
+        true
+    }
+
+    /// Memory and mutable globals, for comparison with another instance's.
+    #[cfg(test)]
+    pub(crate) fn contents(&mut self) -> (Vec<u8>, Vec<String>) {
+        let memory = self.store.data().memory.map(|memory| memory.data(&self.store).to_vec());
+        let filter = Arc::clone(&self.store.data().filter);
+        let globals = filter.resolved().globals().iter().map(|export| {
+            let global = self.instance.get_module_export(&mut self.store, export);
+            let value =
+                global.and_then(wasmtime::Extern::into_global).map(|global| global.get(&mut self.store));
+            format!("{value:?}")
+        });
+        let globals = globals.collect();
+        (memory.unwrap_or_default(), globals)
     }
 
     /// A new stream context under root number `root`, for the request behind `host`.
@@ -314,6 +366,7 @@ impl<H: Host> Instance<H> {
         state.asked = Asked::default();
         self.store.set_epoch_deadline(limit.get());
         let Some(func) = self.funcs.get(callback as usize) else { return Ok(None) };
+        let _entered = self.pristine.as_ref().map(Pristine::enter);
         let store = &mut self.store;
         let [a, b, c, d, e] = params;
         let result = match func {

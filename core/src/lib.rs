@@ -27,7 +27,7 @@ pub mod host;
 pub mod instance;
 pub mod plan;
 pub mod shard;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 mod pool;

@@ -3,14 +3,18 @@
 //! ```text
 //!   begin ──► check_out ──► Lease ── callbacks ──► give_back
 //!                │            │                        │
-//!        own: a new one       │              own: dropped, its slot
-//!        from the pooling     │              and pages go back to
-//!        allocator            │              the allocator
+//!        own: the one that    │              own: reset in place to what
+//!        was used last, or    │              it was after configuration,
+//!        a new one            │              and kept; dropped if it
+//!                             │              cannot be reset
 //!        shared: the          │              shared: stays, unless it
 //!        worker's one         │              failed: the next one is new
 //! ```
 //!
-//! Nothing outside this room knows which of both a lease is.
+//! Nothing outside this room knows which of both a lease is, or how an own one is put back ([`pristine`]).
+
+pub(crate) mod dirty;
+pub(crate) mod pristine;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -29,7 +33,12 @@ use crate::{
 /// An instance that a chain may use until it gives it back.
 pub(crate) enum Lease<H: Host> {
     /// Nobody else's.
-    Own(Box<Instance<H>>),
+    Own {
+        /// The group it is of.
+        group: usize,
+        /// The instance.
+        instance: Box<Instance<H>>,
+    },
     /// The worker's: entered by one callback at a time.
     Shared(Rc<RefCell<Instance<H>>>),
 }
@@ -37,7 +46,7 @@ pub(crate) enum Lease<H: Host> {
 impl<H: Host> std::fmt::Debug for Lease<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Own(_) => "Own",
+            Self::Own { .. } => "Own",
             Self::Shared(_) => "Shared",
         })
     }
@@ -54,7 +63,7 @@ impl<H: Host> Lease<H> {
         lend: impl FnOnce(&mut Instance<H>) -> R,
     ) -> Result<R, Failure> {
         match self {
-            Self::Own(instance) => Ok(lend(instance)),
+            Self::Own { instance, .. } => Ok(lend(instance)),
             Self::Shared(instance) => match instance.try_borrow_mut() {
                 Ok(mut instance) => Ok(lend(&mut instance)),
                 Err(_) => Err(Failure::new(callback, Cause::Host("the shared instance was entered twice"))),
@@ -78,12 +87,19 @@ pub(crate) struct Pool<H: Host> {
     root: H::Root,
     /// For each group that is shared: its instance, once there is one.
     shared: Vec<SharedSlot<H>>,
+    /// For each group that is not: instances that wait for a request, the one used last at the end.
+    #[allow(
+        clippy::vec_box,
+        reason = "leases hold boxes: an instance of 1 KiB is not moved for each request"
+    )]
+    idle: Vec<RefCell<Vec<Box<Instance<H>>>>>,
 }
 
 impl<H: Host> Pool<H> {
     pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root) -> Self {
         let shared = plans.groups().iter().map(|_| OnceCell::new()).collect();
-        Self { plans, root, shared }
+        let idle = plans.groups().iter().map(|_| RefCell::default()).collect();
+        Self { plans, root, shared, idle }
     }
 
     pub(crate) fn plans(&self) -> &Plans<H> {
@@ -98,7 +114,12 @@ impl<H: Host> Pool<H> {
         let missing = || Failure::new(Callback::Initialize, Cause::Host("an instance of an unknown group"));
         let plan = self.plans.groups().get(group).ok_or_else(missing)?;
         if !plan.shared {
-            return self.make(plan).map(|instance| Lease::Own(Box::new(instance)));
+            let idle = self.idle.get(group).and_then(|idle| idle.borrow_mut().pop());
+            let instance = match idle {
+                Some(instance) => instance,
+                None => Box::new(self.make_own(plan)?),
+            };
+            return Ok(Lease::Own { group, instance });
         }
         let cell = self.shared.get(group).ok_or_else(missing)?;
         let current = match cell.get() {
@@ -117,13 +138,29 @@ impl<H: Host> Pool<H> {
         Ok(Lease::Shared(Rc::clone(&current.borrow())))
     }
 
-    /// Takes an instance back: one that was a request's own ends here.
-    #[allow(
-        clippy::unused_self,
-        reason = "half of the interface: an instance that is kept goes back to its pool"
-    )]
+    /// Takes an instance back: one that was a request's own is kept for the next request, if it can be reset.
     pub(crate) fn give_back(&self, lease: Lease<H>) {
-        drop(lease);
+        let Lease::Own { group, mut instance } = lease else { return };
+        if let Some(idle) = self.idle.get(group)
+            && instance.reset()
+        {
+            idle.borrow_mut().push(instance);
+        }
+    }
+
+    /// An instance for one request at a time. When no more can live, idle ones of other groups make room.
+    fn make_own(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
+        let mut made = self.make(plan);
+        if let Err(Failure { cause: Cause::Unavailable(_), .. }) = made {
+            let others = || self.idle.iter().map(|idle| std::mem::take(&mut *idle.borrow_mut()));
+            if others().map(|idle| idle.len()).sum::<usize>() > 0 {
+                made = self.make(plan);
+            }
+        }
+        let mut instance = made?;
+        // One that cannot be frozen is used once.
+        instance.freeze();
+        Ok(instance)
     }
 
     fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {

@@ -2,7 +2,7 @@
 
 use wasmtime::{ExternType, FuncType, Module, ModuleExport, ValType};
 
-use super::inspect::Unfit;
+use super::{inspect::Unfit, instrument};
 
 /// Makes the enum of callbacks and its table: name of the export, allowed numbers of parameters, whether it returns.
 macro_rules! callbacks {
@@ -116,6 +116,8 @@ pub(crate) struct Export {
 pub(crate) struct Exports {
     table: Vec<Option<Export>>,
     memory: ModuleExport,
+    /// The mutable globals, which [`instrument`](super::instrument) has made visible.
+    globals: Vec<ModuleExport>,
 }
 
 impl Exports {
@@ -126,7 +128,12 @@ impl Exports {
         for callback in Callback::ALL {
             table.push(resolve_one(module, *callback)?);
         }
-        let exports = Self { table, memory };
+        let globals = module
+            .exports()
+            .filter(|export| instrument::is_global_export(export.name()))
+            .filter_map(|export| module.get_export_index(export.name()))
+            .collect();
+        let exports = Self { table, memory, globals };
         if exports.allocator().is_none() {
             return Err(Unfit::NoAllocator);
         }
@@ -144,6 +151,10 @@ impl Exports {
 
     pub(crate) fn memory(&self) -> &ModuleExport {
         &self.memory
+    }
+
+    pub(crate) fn globals(&self) -> &[ModuleExport] {
+        &self.globals
     }
 }
 

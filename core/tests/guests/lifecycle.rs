@@ -1,0 +1,157 @@
+//! Contexts from birth to end, and what a filter is told when.
+
+use weir_core::{
+    abi::types::{BufferType, MapType},
+    chain::Verdict,
+    filter::{AbiVersion, Callback},
+    plan::Isolation,
+};
+
+use crate::support::{Bench, Guest, pairs, param, plugin, say, trace};
+
+#[test]
+fn a_request_s_callbacks_come_in_order() {
+    let bench = Guest::tracer().bench();
+    bench.rehearse().expect("accepted");
+    assert_eq!(bench.log(), ["C1", "S1", "F1"], "once, on trial");
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.request_headers(false), Verdict::Continue);
+    assert_eq!(chain.request_body(3, true), Verdict::Continue);
+    assert_eq!(chain.request_trailers(), Verdict::Continue);
+    assert_eq!(chain.response_headers(false), Verdict::Continue);
+    assert_eq!(chain.response_body(3, true), Verdict::Continue);
+    assert_eq!(chain.response_trailers(), Verdict::Continue);
+    chain.finish();
+    chain.finish();
+    drop(chain);
+    let expected = ["C1", "S1", "F1", "C2", "H2", "B2", "T2", "h2", "b2", "t2", "D2", "L2", "X2"];
+    assert_eq!(bench.log(), expected);
+}
+
+#[test]
+fn filters_of_one_module_share_the_request_s_instance_and_responses_come_in_reverse() {
+    let filter = Guest::tracer().load();
+    let bench = Bench::new((0..2).map(|_| plugin(&filter, "", Isolation::Stream)).collect());
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    chain.request_headers(true);
+    chain.response_headers(true);
+    chain.finish();
+    let expected = ["C1", "S1", "F1", "C2", "S2", "F2", "C3", "C4", "H3", "H4", "h4", "h3"];
+    assert_eq!(bench.log(), [&expected[..], &["D3", "L3", "X3", "D4", "L4", "X4"]].concat());
+}
+
+#[test]
+fn a_shared_instance_is_configured_once_and_gives_no_id_twice() {
+    let bench = Guest::tracer().bench_with(Isolation::None);
+    let mut first = bench.begin(&bench.request());
+    let mut second = bench.begin(&bench.request());
+    first.request_headers(true);
+    second.request_headers(true);
+    drop(first);
+    drop(second);
+    bench.begin(&bench.request()).finish();
+    let expected = ["C1", "S1", "F1", "C2", "C3", "H2", "H3", "D2", "L2", "X2", "D3", "L3", "X3"];
+    assert_eq!(bench.log(), [&expected[..], &["C4", "D4", "L4", "X4"]].concat());
+}
+
+#[test]
+fn a_chain_that_is_dropped_ends_its_contexts() {
+    let bench = Guest::tracer().bench();
+    drop(bench.begin(&bench.request()));
+    assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "D2", "L2", "X2"]);
+}
+
+/// What each callback is told besides its context.
+#[test]
+fn callbacks_are_told_what_there_is() {
+    let guest = Guest::new()
+        .configuration("12345")
+        .on(Callback::ContextCreate, [say("create"), param(0), param(1)])
+        .on(Callback::VmStart, [say("start"), param(1)])
+        .on(Callback::Configure, [say("configure"), param(1)])
+        .on(Callback::RequestHeaders, [say("request"), param(1), param(2)])
+        .on(Callback::RequestBody, [say("body"), param(1), param(2)])
+        .on(Callback::RequestTrailers, [say("trailers"), param(1)])
+        .on(Callback::ResponseHeaders, [say("response"), param(1), param(2)])
+        .on(Callback::ResponseBody, [say("body"), param(1), param(2)])
+        .on(Callback::ResponseTrailers, [say("trailers"), param(1)]);
+    let bench = guest.bench();
+    let request = bench.request();
+    {
+        let mut parts = request.edit();
+        parts.maps.insert(MapType::HttpRequestTrailers, pairs(&[("a", "1"), ("b", "2")]));
+        parts.maps.insert(MapType::HttpResponseTrailers, pairs(&[("a", "1")]));
+        parts.buffers.insert(BufferType::HttpRequestBody, vec![b"abc".to_vec()]);
+    }
+    let mut chain = bench.begin(&request);
+    chain.request_headers(false);
+    chain.request_body(3, false);
+    chain.request_body(0, true);
+    chain.request_trailers();
+    chain.response_headers(true);
+    chain.response_body(70000, true);
+    chain.response_trailers();
+    let expected = [
+        &["create", "1", "0", "start", "5", "configure", "6", "create", "2", "1"][..],
+        &["request", "5", "0", "body", "3", "0", "body", "0", "1", "trailers", "2"],
+        &["response", "1", "1", "body", "70000", "1", "trailers", "1"],
+    ];
+    assert_eq!(bench.log(), expected.concat());
+}
+
+/// 0.1.0 has no `end_of_stream` on headers; either shape may come with any marker.
+#[test]
+fn headers_callbacks_have_two_or_three_parameters() {
+    for (version, expected) in [
+        (AbiVersion::V0_1_0, ["2", "5", "2", "1"].to_vec()),
+        (AbiVersion::V0_2_0, ["2", "5", "1", "2", "1", "1"].to_vec()),
+        (AbiVersion::V0_2_1, ["2", "5", "1", "2", "1", "1"].to_vec()),
+    ] {
+        let steps = || (0..if version == AbiVersion::V0_1_0 { 2 } else { 3 }).map(param);
+        let guest = Guest::new()
+            .version(version)
+            .on(Callback::RequestHeaders, steps())
+            .on(Callback::ResponseHeaders, steps());
+        assert_eq!(guest.load().abi_version(), version);
+        let bench = guest.bench();
+        let mut chain = bench.begin(&bench.request());
+        chain.request_headers(true);
+        chain.response_headers(true);
+        assert_eq!(bench.log(), expected, "{version:?}");
+    }
+    let old_shape = Guest::new().plus(
+        r#"(func (export "proxy_on_request_headers") (param i32 i32) (result i32)
+            (call $number (i32.const 0) (i64.extend_i32_u (local.get 1))) (i32.const 0))"#,
+    );
+    assert_eq!(old_shape.bench().run(), ["5"], "0.2.1 with the shape of 0.1.0");
+}
+
+#[test]
+fn a_filter_that_refuses_its_configuration_is_named_with_its_place() {
+    for callback in [Callback::VmStart, Callback::Configure] {
+        let bench = Guest::tracer().on(callback, [crate::support::returns(0)]).bench();
+        let refusal = bench.rehearse().expect_err("refused");
+        assert_eq!(refusal.place, "test.conf:1");
+        let text = refusal.to_string();
+        assert!(text.contains("filter \"guest\""), "{text}");
+        assert!(text.contains(&format!("{} returned false", callback.name())), "{text}");
+        let mut chain = bench.begin(&bench.request());
+        assert_eq!(chain.request_headers(true), Verdict::Failed { status: 500 });
+    }
+}
+
+#[test]
+fn what_no_filter_exports_is_not_wanted() {
+    let bench = Guest::new().on(Callback::ResponseBody, [trace("b")]).bench();
+    let mut chain = bench.begin(&bench.request());
+    for callback in Callback::ALL {
+        let wanted = matches!(callback, Callback::ResponseBody | Callback::MemoryAllocate);
+        assert_eq!(chain.wants(*callback), wanted, "{callback:?}");
+        assert_eq!(bench.shard.wants(bench.id, *callback), wanted, "{callback:?}");
+    }
+    assert_eq!(chain.request_headers(true), Verdict::Continue);
+    assert_eq!(chain.response_body(1, true), Verdict::Continue);
+    assert_eq!(bench.log(), ["b2"]);
+}

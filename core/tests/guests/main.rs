@@ -1,0 +1,15 @@
+//! Guests of every kind, run against the proxy in memory.
+//!
+//! One program, since each links wasmtime: a file for what is loaded and for each way a guest can go, and in
+//! `hostcalls/` one for each host function.
+
+mod cache;
+mod chain;
+mod failures;
+mod hostcalls;
+mod isolation;
+mod lifecycle;
+mod loading;
+mod random;
+mod support;
+mod wasi;
