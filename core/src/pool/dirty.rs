@@ -12,9 +12,10 @@
 //!                     └───────────────────────────── reset: hot pages copied back
 //! ```
 //!
-//! A guest runs on the worker's own thread, one at a time, so the handler looks at one tracker: that of the instance
-//! that has been entered. Faults elsewhere go to the handler that was there before, wasmtime's. No system call writes
-//! into a guest's memory (it would get EFAULT and raise nothing); hostcalls copy.
+//! A thread runs one guest at a time, and a fault is handled by the thread that raised it, so the handler looks at one
+//! tracker: that of the instance that its thread has entered. Faults elsewhere go to the handler that was there
+//! before, wasmtime's. No system call writes into a guest's memory (it would get EFAULT and raise nothing); hostcalls
+//! copy.
 
 #![allow(unsafe_code, reason = "page protection and a signal handler")]
 
@@ -25,7 +26,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Once, OnceLock,
-        atomic::{AtomicPtr, Ordering},
+        atomic::{AtomicPtr, Ordering, compiler_fence},
     },
 };
 
@@ -72,8 +73,11 @@ impl std::fmt::Debug for Tracker {
     }
 }
 
-/// The tracker of the instance that has been entered; null when none has.
-static ENTERED: AtomicPtr<Watched> = AtomicPtr::new(ptr::null_mut());
+thread_local! {
+    /// The tracker of the instance that this thread has entered; null when it has none. Made without code and never
+    /// dropped, so the handler may look at it.
+    static ENTERED: AtomicPtr<Watched> = const { AtomicPtr::new(ptr::null_mut()) };
+}
 
 /// The handler that was there before ours.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
@@ -101,7 +105,10 @@ impl Tracker {
 
     /// Lets the handler know that the instance is being entered, until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered {
-        Entered { before: ENTERED.swap(self.watched.get(), Ordering::Relaxed) }
+        let before = ENTERED.with(|entered| entered.swap(self.watched.get(), Ordering::Relaxed));
+        // The handler reads it on this very thread: what may fault stays behind this line, and before the guard's end.
+        compiler_fence(Ordering::SeqCst);
+        Entered { before }
     }
 
     /// Puts the memory back to what it was when it was frozen. False when that cannot be done any more: the instance
@@ -166,7 +173,8 @@ pub(crate) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        ENTERED.store(self.before, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        ENTERED.with(|entered| entered.store(self.before, Ordering::Relaxed));
     }
 }
 
@@ -201,10 +209,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let siginfo = unsafe { &*info };
     // SAFETY: for SIGSEGV the kernel fills the address.
     let address = unsafe { siginfo.si_addr() }.addr();
-    let entered = ENTERED.load(Ordering::Relaxed);
+    let entered = ENTERED.with(|entered| entered.load(Ordering::Relaxed));
     if !entered.is_null() {
-        // SAFETY: `Tracker::enter` stored it, and its tracker lives until the guard is dropped; the code that was
-        // interrupted is a guest's or a hostcall's, neither of which has a reference to it.
+        // SAFETY: `Tracker::enter` stored it on this thread, and its tracker lives until the guard is dropped; the
+        // code that was interrupted is a guest's or a hostcall's, neither of which has a reference to it.
         let watched = unsafe { &mut *entered };
         if note(watched, address) {
             return;
@@ -290,6 +298,7 @@ mod tests {
     use memmap2::MmapMut;
 
     use super::{MOST_HOT, PAGE, Tracker, USUALLY_HOT};
+    use crate::engine::{Engine, Settings};
 
     /// A memory of `pages` pages, each filled with its number.
     fn memory(pages: usize) -> MmapMut {
@@ -301,6 +310,9 @@ mod tests {
     }
 
     fn freeze(memory: &mut MmapMut) -> Tracker {
+        // Its handler must be there before ours, as it is wherever there is a guest.
+        let settings = Settings { instances: 2, ..Settings::default() };
+        drop(Engine::shared(&settings).expect("an engine"));
         let base = NonNull::new(memory.as_mut_ptr()).expect("mapped");
         // SAFETY: the mapping outlives the tracker in every test, and one thread writes it.
         unsafe { Tracker::freeze(base, memory.len()) }.expect("frozen")
