@@ -18,6 +18,7 @@ use nginx_sys::{
 use crate::{
     conf::{Location, Main, Refusal, resolve},
     directives::{self, Directive},
+    host::root,
     ngx::{
         conf::{Conf, value_of},
         cycle::{Cycle, Module, Process},
@@ -72,6 +73,7 @@ static mut ngx_weir_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut CORE).cast(),
     commands: (&raw mut MAIN_COMMANDS).cast(),
     type_: NGX_CORE_MODULE as ngx_uint_t,
+    init_module: Some(init_module),
     init_process: Some(init_process),
     exit_process: Some(exit_process),
     ..ngx_module_t::default()
@@ -209,13 +211,24 @@ unsafe extern "C" fn init_conf(cycle: *mut ngx_cycle_t, conf: *mut c_void) -> *m
         if Process::current() == Process::Signaller {
             return CONF_OK;
         }
-        match resolve::resolve(main, cycle) {
+        match root::keep_waiting(|| resolve::resolve(main, cycle)) {
             Ok(()) => CONF_OK,
             Err(failure) => {
                 failure.log(cycle.log());
                 CONF_ERROR
             }
         }
+    })
+}
+
+/// `init_module`: the cycle has its logs; workers come next.
+unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    let Some(cycle) = NonNull::new(cycle) else { return ERROR };
+    // SAFETY: nginx calls this with the cycle that has been made.
+    let cycle = unsafe { Cycle::new(cycle) };
+    guard("init_module", cycle.log(), OK, || {
+        root::write_waiting(cycle);
+        OK
     })
 }
 

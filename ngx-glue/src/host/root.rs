@@ -1,13 +1,14 @@
 //! What a worker offers to every context in it: the error log of the cycle it runs by, and clocks.
 
 use std::{
+    cell::RefCell,
     sync::OnceLock,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use weir_core::{
     abi::types::LogLevel,
-    host::{LogLine, LogSink, RootHost},
+    host::{LogLine, LogSink, RootHost, Speaker},
 };
 
 use crate::ngx::cycle::Cycle;
@@ -16,13 +17,65 @@ use crate::ngx::cycle::Cycle;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Worker;
 
+/// A line that waits for the log that the configuration names.
+#[derive(Debug)]
+struct Waiting {
+    level: LogLevel,
+    filter: String,
+    speaker: Speaker,
+    message: Vec<u8>,
+}
+
+/// Most lines that wait: a filter that logs without end while it is configured must not take all memory.
+const MOST_WAITING: usize = 1000;
+
+thread_local! {
+    /// Lines of a configuration that is being read; `None` at any other time.
+    static WAITING: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
+}
+
+/// While `body` runs, keeps lines that the log of before the configuration does not take, since it is set to its own
+/// level: [`write_waiting`] gives them to the log that the configuration names.
+pub(crate) fn keep_waiting<T>(body: impl FnOnce() -> T) -> T {
+    WAITING.set(Some(Vec::new()));
+    body()
+}
+
+/// Writes what has waited to the log of `cycle`.
+pub(crate) fn write_waiting(cycle: Cycle<'_>) {
+    for line in WAITING.take().unwrap_or_default() {
+        let Waiting { level, filter, speaker, message } = &line;
+        cycle.log().write_line(LogLine { level: *level, filter, speaker: *speaker, message });
+    }
+}
+
 impl LogSink for Worker {
     fn log(&self, line: LogLine<'_>) {
-        Cycle::with_current(|cycle| cycle.log().write_line(line));
+        let taken_now = Cycle::with_current(|cycle| {
+            let taken = line.level >= cycle.log().guest_level();
+            if taken {
+                cycle.log().write_line(line);
+            }
+            taken
+        });
+        if taken_now {
+            return;
+        }
+        WAITING.with_borrow_mut(|waiting| {
+            if let Some(waiting) = waiting.as_mut().filter(|waiting| waiting.len() < MOST_WAITING) {
+                waiting.push(Waiting {
+                    level: line.level,
+                    filter: line.filter.to_owned(),
+                    speaker: line.speaker,
+                    message: line.message.to_vec(),
+                });
+            }
+        });
     }
 
     fn log_level(&self) -> LogLevel {
-        Cycle::with_current(|cycle| cycle.log().guest_level())
+        let now = Cycle::with_current(|cycle| cycle.log().guest_level());
+        if WAITING.with_borrow(Option::is_some) { now.min(LogLevel::Trace) } else { now }
     }
 }
 
