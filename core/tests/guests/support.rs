@@ -513,8 +513,9 @@ impl Bench {
 
     /// The same, told apart by who spoke: the guests' lines, ours.
     pub(crate) fn spoken(&self) -> (Vec<String>, Vec<String>) {
-        let (guests, ours): (Vec<_>, Vec<_>) =
+        let (guests, mut ours): (Vec<_>, Vec<_>) =
             self.worker.take_log().into_iter().partition(|line: &Logged| line.speaker == Speaker::Guest);
+        ours.retain(|line| line.level >= weir_core::abi::types::LogLevel::Warn);
         let texts = |lines: Vec<Logged>| lines.into_iter().map(|line| line.message).collect();
         (texts(guests), texts(ours))
     }
