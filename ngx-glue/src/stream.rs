@@ -2,7 +2,7 @@
 //!
 //! A stream begins at the first location with filters and lives until the request's pool is destroyed, across internal
 //! redirects. Records are made once, never freed, and used again for later requests: so a handle that outlives its
-//! request (a [`RequestToken`](crate::host::stream::RequestToken)) reaches a record at any time, and finds out from
+//! request (a [`RequestToken`]) reaches a record at any time, and finds out from
 //! the generation that its request is gone. A worker has as many records as it ever had such requests at once.
 //!
 //! Two halves: [`StreamIo`] is what hostcalls reach while a callback runs; the chain, which is borrowed meanwhile, is

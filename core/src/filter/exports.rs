@@ -116,7 +116,7 @@ pub(crate) struct Export {
 pub(crate) struct Exports {
     table: Vec<Option<Export>>,
     memory: ModuleExport,
-    /// The mutable globals, which [`instrument`](super::instrument) has made visible.
+    /// The mutable globals, which [`instrument`] has made visible.
     globals: Vec<ModuleExport>,
 }
 

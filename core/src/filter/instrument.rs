@@ -1,7 +1,7 @@
 //! What a module needs so that an instance of it can be put back to an earlier state: its mutable globals made visible,
 //! and a look at its code for what cannot be put back.
 //!
-//! Memory is tracked by [`pool::dirty`](crate::pool), mutable globals are read and set. Tables and segments are
+//! Memory is tracked (`pool/dirty.rs`), mutable globals are read and set. Tables and segments are
 //! neither: a module whose code changes them gets a new instance for each request.
 
 use std::borrow::Cow;

@@ -1,0 +1,121 @@
+//! Each example, with exactly the configuration that is beside it; only its ports are replaced by free ones.
+
+use std::fs;
+
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, paths, wait};
+
+/// Starts an nginx.conf of this repository.
+fn start(path: &str) -> Nginx {
+    let text = fs::read_to_string(paths::repository(path)).expect("an nginx.conf");
+    let mut ports = 0;
+    let mut replaced = text.clone();
+    for (index, address) in ["127.0.0.1:8080", "127.0.0.1:8081"].iter().enumerate() {
+        assert!(
+            index == 0 && text.contains("8081") || text.contains(address) || index == 1,
+            "{path} uses {address}"
+        );
+        if text.contains(address) {
+            replaced = replaced.replace(address, &format!("127.0.0.1:@PORT{index}@"));
+            ports += 1;
+        }
+    }
+    let mime_types =
+        fs::read(paths::edge().join("conf/mime.types")).expect("mime.types; run scripts/build first");
+    Nginx::start(Conf::verbatim(&replaced, ports).file("mime.types", mime_types))
+}
+
+#[test]
+fn headers() {
+    let nginx = start("examples/headers/nginx.conf");
+    let request = Request::get("/").header("user-agent", "test").header("x-debug", "1");
+    let response = nginx.send(request.clone()).expect_status(200);
+    assert_eq!(response.text(), "x-edge: 1\nx-debug: \nuser-agent: weir\n");
+    assert_eq!(response.headers("x-served-by"), ["weir"]);
+    assert_eq!(response.headers("cache-control"), ["public, max-age=60"]);
+    assert_eq!(response.header("x-powered-by"), None);
+    nginx.wait_for_log("headers: request: 1 removed, 1 replaced, 1 added");
+    nginx.wait_for_log("headers: response: 1 removed, 1 replaced, 1 added");
+
+    // The origin itself, to know that the filter did it.
+    let direct = Connection::open(nginx.address_of(1), Protocol::Http1).send(request);
+    assert_eq!(direct.text(), "x-edge: \nx-debug: 1\nuser-agent: test\n");
+    assert_eq!(direct.header("x-powered-by"), Some("origin"));
+}
+
+#[test]
+fn local_reply() {
+    let nginx = start("examples/local-reply/nginx.conf");
+    let health = nginx.get("/health").expect_status(200);
+    assert_eq!(health.text(), "ok");
+    let shop = nginx.get("/shop/cart?id=1").expect_status(503);
+    assert_eq!(shop.headers("content-type"), ["text/html; charset=utf-8"]);
+    assert_eq!(shop.headers("retry-after"), ["120"]);
+    assert!(shop.text().contains("back in two minutes"), "{}", shop.text());
+    assert_eq!(nginx.get("/other").expect_status(200).text(), "the origin answers /other\n");
+    nginx.wait_for_log("local-reply: /shop/cart answered with 503");
+}
+
+/// The JSON that the example logs for a request.
+fn logged(nginx: &Nginx, mark: usize) -> serde_json::Value {
+    let line = nginx.wait_for_log_since(mark, "access-log: {");
+    let json = line.split_once("access-log: ").expect("a line of the example").1;
+    let end = json.find('}').expect("the end of the object") + 1;
+    serde_json::from_str(&json[..end]).expect("JSON")
+}
+
+#[test]
+fn access_log() {
+    let nginx = start("examples/access-log/nginx.conf");
+    let mark = nginx.mark();
+    let request = Request::get("/page?x=1").header("user-agent", "test/1").header("host", "h.example");
+    assert_eq!(nginx.send(request).text(), "the origin answers /page?x=1\n");
+    let fields = logged(&nginx, mark);
+    for (name, value) in [
+        ("method", "GET"),
+        ("path", "/page?x=1"),
+        ("host", "h.example"),
+        ("protocol", "HTTP/1.1"),
+        ("agent", "test/1"),
+    ] {
+        assert_eq!(fields[name], value, "{fields}");
+    }
+    assert_eq!(fields["status"], 200);
+    assert!(fields["duration_ms"].as_f64().is_some_and(|ms| (0.0..20_000.0).contains(&ms)), "{fields}");
+    assert!(fields["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{fields}");
+
+    let mark = nginx.mark();
+    let response = nginx.send(Request::get("/api/x").header("user-agent", "test/2"));
+    let fields = logged(&nginx, mark);
+    assert_eq!(fields["status"], 200);
+    assert_eq!(fields["type"], "text/plain");
+    assert_eq!(fields["agent"], "test/2");
+    assert_eq!(fields["bytes"].as_u64(), Some(response.body.len() as u64), "{fields}");
+}
+
+/// An example that nobody has written a test for is an error.
+#[test]
+fn every_example_has_a_test() {
+    let mut with_conf: Vec<String> = fs::read_dir(paths::repository("examples"))
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("nginx.conf").exists())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    with_conf.sort();
+    assert_eq!(with_conf, ["access-log", "headers", "local-reply"]);
+}
+
+/// The configuration that is installed with nginx, to start from.
+#[test]
+fn the_configuration_to_start_from() {
+    let text = fs::read_to_string(paths::repository("ngx-glue/conf/nginx.conf")).expect("an nginx.conf");
+    assert!(text.contains("127.0.0.1:8080"));
+    let one_worker = text.replace("worker_processes auto;", "worker_processes 2;");
+    assert_ne!(one_worker, text);
+    let mime_types =
+        fs::read(paths::edge().join("conf/mime.types")).expect("mime.types; run scripts/build first");
+    let conf = Conf::verbatim(&one_worker.replace("127.0.0.1:8080", "127.0.0.1:@PORT0@"), 1);
+    let nginx = Nginx::start(conf.file("mime.types", mime_types));
+    let served = wait::poll(|| (nginx.get("/").text() == "nginx with Weir\n").then_some(()));
+    assert!(served.is_some());
+}

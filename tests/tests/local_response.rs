@@ -1,0 +1,220 @@
+//! Filters answer by themselves: in each phase, in each protocol, alone and among others.
+
+use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, conf::quote, trace};
+
+fn local(configuration: &str) -> String {
+    format!("proxy_wasm local {};", quote(configuration))
+}
+
+const REPLY: &str = r#"{"status": 403, "headers": [["x-why", "no"], ["x-why", "never"], ["content-type", "text/x"]], "body": "denied"}"#;
+
+#[test]
+fn from_the_request_headers() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let nginx = Nginx::start(Conf::new().guest("local").http("http2 on;").proxy(&origin, &local(REPLY)));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        // One connection: it stays usable.
+        let mut connection = nginx.connect(protocol);
+        for request in [
+            Request::get("/"),
+            Request::head("/"),
+            Request::post("/", "x".repeat(10_000)),
+            Request::post_chunks("/", ["a", "b"]),
+            Request::get("/"),
+        ] {
+            let is_head = format!("{request:?}").contains("HEAD");
+            let response = connection.send(request);
+            assert_eq!(response.status, 403);
+            assert_eq!(response.text(), if is_head { "" } else { "denied" });
+            assert_eq!(response.headers("x-why"), ["no", "never"]);
+            assert_eq!(response.headers("content-type"), ["text/x"]);
+            assert_eq!(response.headers("content-length"), ["6"]);
+        }
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[test]
+fn whatever_the_callback_returns() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("local")
+            .proxy(&origin, &local(r#"{"status": 418, "body": "teapot", "then": "continue"}"#)),
+    );
+    let response = nginx.get("/");
+    assert_eq!((response.status, response.text().as_str()), (418, "teapot"));
+    assert_eq!(origin.count(), 0);
+}
+
+#[test]
+fn any_status_and_no_body() {
+    let statuses = [200, 201, 204, 301, 304, 400, 401, 404, 429, 444, 499, 500, 502, 503, 504, 599];
+    let locations: Vec<String> = statuses
+        .iter()
+        .map(|status| {
+            let reply =
+                format!(r#"{{"status": {status}, "headers": [["x-a", "1"], ["location", "/there"]]}}"#);
+            format!("location = /{status} {{ {} return 200 x; }}", local(&reply))
+        })
+        .collect();
+    let nginx = Nginx::start(Conf::new().guest("local").server(&locations.join("\n")));
+    let mut connection = nginx.connect(Protocol::Http1);
+    for status in statuses {
+        let response = connection.get(&format!("/{status}"));
+        assert_eq!((response.status, response.text().as_str()), (status, ""));
+        assert_eq!((response.header("x-a"), response.header("location")), (Some("1"), Some("/there")));
+    }
+}
+
+/// `error_page` is for errors of nginx, not for what a filter has answered.
+#[test]
+fn error_pages_do_not_replace_it() {
+    let nginx = Nginx::start(Conf::new().guest("local").file("html/403.html", "page").server(&format!(
+        "root html; error_page 403 /403.html; location / {{ {} return 200 x; }}",
+        local(REPLY)
+    )));
+    let response = nginx.get("/");
+    assert_eq!((response.status, response.text().as_str()), (403, "denied"));
+}
+
+#[test]
+fn from_the_request_body() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let reply =
+        r#"{"when": "request_body", "status": 413, "headers": [["x-why", "long"]], "body": "too long"}"#;
+    for buffering in ["on", "off"] {
+        let nginx = Nginx::start(
+            Conf::new()
+                .guest("local")
+                .http("http2 on;")
+                .proxy(&origin, &format!("{} proxy_request_buffering {buffering};", local(reply))),
+        );
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let mut connection = nginx.connect(protocol);
+            let response = connection.send(Request::post("/", "x".repeat(1000)));
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (413, "too long"),
+                "{protocol:?} {buffering}"
+            );
+            assert_eq!(response.header("x-why"), Some("long"));
+            assert_eq!(response.header("content-length"), Some("8"));
+        }
+        // Without a body there is nothing to answer.
+        assert_eq!(nginx.get("/").text(), "origin");
+        if buffering == "on" {
+            assert!(origin.seen().iter().all(|seen| seen.method == "GET"), "no POST has reached the origin");
+        }
+    }
+}
+
+#[test]
+fn from_the_response_headers() {
+    let origin = Origin::start(|seen| match seen.target.as_str() {
+        "/chunks" => Reply::chunks(["abc", "def"]),
+        "/empty" => Reply::status(204),
+        _ => Reply::text("x".repeat(50_000)).header("x-origin", "1").header("etag", "\"e\""),
+    });
+    let reply =
+        r#"{"when": "response_headers", "status": 502, "headers": [["x-why", "bad"]], "body": "replaced"}"#;
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("local")
+            .set("ORIGIN", origin.address())
+            .http("http2 on; proxy_http_version 1.1;")
+            .file("html/file", "static")
+            .server(&format!(
+                "{} root html; location /file {{ }} location / {{ proxy_pass http://@ORIGIN@; }}
+                 location /return {{ return 200 nginx; }}",
+                local(reply)
+            )),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = nginx.connect(protocol);
+        for path in ["/sized", "/chunks", "/empty", "/return", "/file", "/missing", "/sized"] {
+            let response = connection.get(path);
+            assert_eq!((response.status, response.text().as_str()), (502, "replaced"), "{protocol:?} {path}");
+            assert_eq!(
+                (response.header("x-why"), response.header("content-length")),
+                (Some("bad"), Some("8"))
+            );
+            assert_eq!((response.header("x-origin"), response.header("etag")), (None, None), "{path}");
+        }
+        assert_eq!(connection.send(Request::head("/sized")).status, 502);
+    }
+}
+
+/// The headers have left: what the filter sends reaches nobody, and the response goes on.
+#[test]
+fn from_the_response_body_it_is_too_late() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let reply = r#"{"when": "response_body", "status": 500, "body": "late"}"#;
+    let nginx = Nginx::start(Conf::new().guest("local").proxy(&origin, &local(reply)));
+    let mut raw = nginx.raw();
+    raw.write("GET / HTTP/1.0\r\n\r\n");
+    let all = String::from_utf8_lossy(&raw.read_to_end()).into_owned();
+    assert!(!all.contains("late") && !all.contains(" 500 "), "{all}");
+    assert!(all.contains(" 200 ") && all.ends_with("origin"), "{all}");
+    nginx.wait_for_log("response's headers have been sent");
+}
+
+/// A filter that answers ends the request's way: later filters do not see it, the answer passes all but the sender.
+#[test]
+fn among_other_filters() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let chain = format!("proxy_wasm trace A; {} proxy_wasm trace B;", local(REPLY));
+    let nginx = Nginx::start(Conf::new().guest("local").guest("trace").proxy(&origin, &chain));
+    let response = nginx.get("/");
+    assert_eq!((response.status, response.text().as_str()), (403, "denied"));
+    assert_eq!(response.headers("x-trace"), ["B", "A"]);
+    let log = nginx.stop();
+    let calls = trace::stream_calls(&log);
+    let who = |callback: &str| -> Vec<&str> {
+        calls.iter().filter(|call| call.callback == callback).map(|call| call.name.as_str()).collect()
+    };
+    assert_eq!(who("on_request_headers"), ["A"]);
+    assert_eq!(who("on_response_headers"), ["B", "A"]);
+    assert_eq!(who("on_response_body"), ["B", "A"]);
+    assert_eq!(who("on_delete").len(), 2);
+    let body = calls.iter().find(|call| call.callback == "on_response_body").expect("a body");
+    assert_eq!((body.number("body_size"), body.end_of_stream()), (6, true));
+    assert!(!log.contains("local: on_response_headers"), "the sender does not see its own answer: {log}");
+    assert_eq!(origin.count(), 0);
+}
+
+/// An answer in place of a response that others have changed already: they see the new one, once.
+#[test]
+fn from_the_response_headers_among_other_filters() {
+    let origin = Origin::start(|_| Reply::text("origin"));
+    let reply = r#"{"when": "response_headers", "status": 502, "body": "replaced"}"#;
+    let chain = format!("proxy_wasm trace A; {} proxy_wasm trace B;", local(reply));
+    let nginx = Nginx::start(Conf::new().guest("local").guest("trace").proxy(&origin, &chain));
+    let response = nginx.get("/");
+    assert_eq!((response.status, response.text().as_str()), (502, "replaced"));
+    let calls = trace::stream_calls(&nginx.stop());
+    let count = |name: &str, callback: &str| {
+        calls.iter().filter(|call| call.callback == callback && call.name == name).count()
+    };
+    assert_eq!(count("A", "on_response_headers"), 1, "A sees the answer");
+    assert_eq!(response.headers("x-trace").iter().filter(|name| **name == "A").count(), 1);
+    let ended = calls.iter().filter(|call| call.callback == "on_response_body" && call.name == "A");
+    assert_eq!(ended.map(|call| call.number("body_size")).sum::<usize>(), 8);
+}
+
+#[test]
+fn it_is_logged_and_counted_by_nginx_as_any_response() {
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("local")
+            .http("log_format l '$status $body_bytes_sent $sent_http_x_why';")
+            .server(&format!("access_log access.log l; location / {{ {} return 200 x; }}", local(REPLY))),
+    );
+    let _ = nginx.get("/");
+    let path = nginx.prefix().join("access.log");
+    let line = weir_tests::wait::poll(|| {
+        let text = std::fs::read_to_string(&path).ok()?;
+        text.ends_with('\n').then_some(text)
+    });
+    assert_eq!(line.as_deref(), Some("403 6 no, never\n"));
+}

@@ -1,0 +1,120 @@
+//! Filters that hold a request: for good, until the client goes away, or only seemingly.
+
+use std::time::Duration;
+
+use weir_tests::{Conf, Nginx, Protocol, Request, wasm::Minimal};
+
+/// A filter whose `callback` runs `code` and answers Pause.
+fn pausing(callback: &str, parameters: &str, code: &str) -> Vec<u8> {
+    // Imports come first in a module, so this one is written out.
+    weir_tests::wasm::assemble(&format!(
+        "(module
+            (import \"env\" \"proxy_continue_stream\" (func $continue (param i32) (result i32)))
+            (import \"env\" \"proxy_close_stream\" (func $close (param i32) (result i32)))
+            (memory (export \"memory\") 1)
+            (func (export \"malloc\") (param i32) (result i32) (i32.const 8))
+            (func (export \"proxy_abi_version_0_2_1\"))
+            (func (export \"proxy_on_context_create\") (param i32 i32))
+            (func (export \"{callback}\") (param {parameters}) (result i32) {code} (i32.const 1)))"
+    ))
+}
+
+const HEADERS: (&str, &str) = ("proxy_on_request_headers", "i32 i32 i32");
+
+fn conf(module: Vec<u8>) -> Conf {
+    Conf::new()
+        .file("pause.wasm", module)
+        .guest("trace")
+        .http("http2 on;")
+        .wasm("module pause pause.wasm;")
+        .server("location / { proxy_wasm trace A; proxy_wasm pause; proxy_wasm trace B; return 200 x; }")
+}
+
+#[test]
+fn a_held_request_waits_and_ends_with_its_client() {
+    let nginx = Nginx::start(conf(pausing(HEADERS.0, HEADERS.1, "")));
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+    ] {
+        let mark = nginx.mark();
+        let mut raw = nginx.raw();
+        raw.write(request);
+        nginx.wait_for_log_since(mark, "A trace: on_request_headers");
+        assert!(raw.is_silent_for(Duration::from_millis(50)));
+        drop(raw);
+        nginx.wait_for_log_since(mark, "A trace: on_delete");
+        let log = nginx.log_since(mark);
+        assert!(!log.contains("B trace: on_request_headers"), "{log}");
+    }
+}
+
+#[test]
+fn a_held_request_of_http2_ends_with_its_client() {
+    let nginx = Nginx::start(conf(pausing(HEADERS.0, HEADERS.1, "")));
+    let mark = nginx.mark();
+    let mut connection = nginx.connect(Protocol::Http2);
+    connection.send_and_forget(Request::get("/"));
+    nginx.wait_for_log_since(mark, "A trace: on_request_headers");
+    drop(connection);
+    nginx.wait_for_log_since(mark, "A trace: on_delete");
+}
+
+/// A pause that the same callback takes back is none.
+#[test]
+fn a_request_resumed_at_once_goes_on() {
+    let module = pausing(HEADERS.0, HEADERS.1, "(drop (call $continue (i32.const 0)))");
+    let nginx = Nginx::start(conf(module));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mark = nginx.mark();
+        assert_eq!(nginx.connect(protocol).get("/").text(), "x");
+        nginx.wait_for_log_since(mark, "B trace: on_request_headers");
+    }
+}
+
+#[test]
+fn a_filter_can_close_the_stream() {
+    let module = pausing(HEADERS.0, HEADERS.1, "(drop (call $close (i32.const 0)))");
+    let nginx = Nginx::start(conf(module));
+    let mut raw = nginx.raw();
+    raw.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(raw.read_to_end(), b"");
+    assert!(nginx.connect(Protocol::Http2).try_send(Request::get("/")).is_err());
+    nginx.wait_for_lines(0, "A trace: on_delete", 2);
+}
+
+/// Responses cannot be held yet: they go on, with one warning for each request.
+#[test]
+fn a_pause_of_a_response_is_a_warning() {
+    for (callback, parameters) in
+        [("proxy_on_response_headers", "i32 i32 i32"), ("proxy_on_response_body", "i32 i32 i32")]
+    {
+        let nginx = Nginx::start(conf(pausing(callback, parameters, "")));
+        assert_eq!(nginx.get("/").text(), "x", "{callback}");
+        let log = nginx.stop();
+        let warnings = log.lines().filter(|line| line.contains("[warn]") && line.contains("paused")).count();
+        assert_eq!(warnings, 1, "{callback}: {log}");
+    }
+}
+
+/// nginx is told to stop while a request is held: it ends when the client gives up.
+#[test]
+fn a_graceful_stop_waits_for_held_requests_only_as_long_as_their_clients() {
+    let nginx = Nginx::start(conf(pausing(HEADERS.0, HEADERS.1, "")));
+    let mut raw = nginx.raw();
+    raw.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    nginx.wait_for_log("A trace: on_request_headers");
+    assert!(nginx.send_signal("quit").status.success());
+    nginx.wait_for_log("gracefully shutting down");
+    drop(raw);
+    let mut nginx = nginx;
+    assert!(nginx.wait_for_end().success());
+}
+
+/// The smallest module goes through all phases without a callback of its own.
+#[test]
+fn a_filter_without_callbacks_holds_nothing() {
+    let nginx = Nginx::start(conf(Minimal::default().assemble()));
+    assert_eq!(nginx.get("/").text(), "x");
+}

@@ -1,0 +1,78 @@
+//! Workers: one that dies is replaced by one that filters, and how nginx is started makes no difference.
+
+use std::process::Command;
+
+use weir_tests::{Conf, Nginx, wait};
+
+fn conf() -> Conf {
+    Conf::new().guest("leak").server("location / { proxy_wasm leak; return 200 x; }")
+}
+
+#[track_caller]
+fn assert_filters(nginx: &Nginx) {
+    // Enough for all workers to have had some.
+    for _ in 0..20 {
+        let response = nginx.get("/");
+        assert_eq!((response.status, response.headers("x-count")), (200, vec!["1"]));
+    }
+}
+
+/// As the kernel or an operator may do: at any moment, without a word.
+#[test]
+fn a_killed_worker_is_replaced() {
+    let mut nginx = Nginx::start(conf());
+    nginx.tolerate("exited on signal 9");
+    // Workers of one master talk over sockets that the dead one leaves closed.
+    nginx.tolerate("sendmsg() failed");
+    for _ in 0..3 {
+        assert_filters(&nginx);
+        let before = nginx.worker_pids();
+        let killed = Command::new("kill").args(["-KILL", &before[0].to_string()]).status().expect("kill");
+        assert!(killed.success());
+        let replaced = wait::poll(|| {
+            let now = nginx.worker_pids();
+            (now.len() == 2 && !now.contains(&before[0])).then_some(())
+        });
+        assert!(replaced.is_some(), "{}", nginx.log());
+    }
+    assert_filters(&nginx);
+}
+
+#[test]
+fn in_the_background() {
+    let mut nginx = Nginx::start(conf().daemon());
+    assert_filters(&nginx);
+    let again = conf().daemon().guest("noop").server("return 204;");
+    nginx.reload(again);
+    assert_filters(&nginx);
+}
+
+#[test]
+fn one_worker_or_many() {
+    for workers in [1, 5] {
+        assert_filters(&Nginx::start(conf().workers(workers)));
+    }
+}
+
+/// Workers log who they are: what one filter writes is in the error log of its own location.
+#[test]
+fn a_location_has_its_own_error_log() {
+    let nginx = Nginx::start(Conf::new().guest("trace").server(
+        "location / { proxy_wasm trace A; error_log own.log info; return 200 x; }
+         location /quiet { proxy_wasm trace B; error_log quiet.log error; return 200 x; }",
+    ));
+    let _ = (nginx.get("/"), nginx.get("/quiet"));
+    let prefix = nginx.prefix().to_owned();
+    let own = wait::poll(|| {
+        let text = std::fs::read_to_string(prefix.join("own.log")).ok()?;
+        text.contains("A trace: on_delete").then_some(text)
+    });
+    let own = own.expect("the lines of A in its own log");
+    assert!(own.contains("A trace: on_request_headers"), "{own}");
+    let log = nginx.log();
+    assert!(
+        !log.contains("A trace: on_request_headers") && !log.contains("B trace: on_request_headers"),
+        "{log}"
+    );
+    assert_eq!(std::fs::read_to_string(prefix.join("quiet.log")).expect("the log"), "");
+}
