@@ -21,9 +21,6 @@ const NOT_CALLED: &[(Callback, &str)] = &[
 
 /// Limits of what is called and works, in sentences.
 const LIMITS: &[&str] = &[
-    "`proxy_on_request_headers` may pause; a pause from any other callback is logged once as a warning, and the \
-     stream goes on.",
-    "Bodies are passed on as they are: they can be read in their callbacks, but not changed or held.",
     "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
      file or by `return`.",
     "Attributes of certificates and of the upstream's TLS connection are NOT_FOUND.",

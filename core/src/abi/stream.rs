@@ -7,10 +7,10 @@ use super::{
     memory::{parts, slice},
     pairs::Pairs,
     status::{Hostcall, Status},
-    types::{MapType, StreamType},
+    types::{LogLevel, MapType, StreamType},
 };
 use crate::{
-    host::{Host, LocalResponse, StreamError, StreamHost},
+    host::{Host, LocalResponse, Speaker, StreamError, StreamHost},
     instance::State,
 };
 
@@ -76,7 +76,12 @@ pub(super) fn send_local_response<H: Host>(
     let sent = stream.ok_or(StreamError::Gone).and_then(|stream| stream.send_local_response(&response));
     if let Err(error) = sent {
         state.warn(&format!("local response with status {status} dropped: {error}"));
-        return Err(Status::BadArgument.into());
+        // As with maps: the answer is one that the SDK survives.
+        return Ok(state.refused()?);
+    }
+    if !details.is_empty() {
+        let text = format!("local response with status {status}: {}", details.escape_ascii());
+        state.log(LogLevel::Info, Speaker::Weir, text.as_bytes());
     }
     state.asked.local_response = Some(state.contexts.effective());
     Ok(())
@@ -90,7 +95,8 @@ pub(super) fn continue_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream
         return Err(Status::Unimplemented.into());
     }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
-    Ok(stream.resume(direction)?)
+    let filter = caller.data().contexts.effective_filter().ok_or(Status::NotFound)?;
+    Ok(stream.resume(direction, filter)?)
 }
 
 pub(super) fn continue_request<H: Host>(caller: &mut Caller<'_, State<H>>) -> Hostcall {
