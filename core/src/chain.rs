@@ -142,6 +142,12 @@ impl<H: Host> Chain<H> {
         self.shard.pool.plans().chain(self.id).is_some_and(|plan| plan.wants(callback))
     }
 
+    /// Number of filters.
+    #[must_use]
+    pub const fn filters(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Headers have come; `end_of_stream` says that nothing follows them.
     ///
     /// For a response it may be called again after a verdict other than `Continue` and `Pause`, once another response

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use weir_core::{
-    abi::types::BufferType,
-    host::{BufferError, Buffers},
+    abi::types::{BufferType, StreamType},
+    chain::Direction,
+    host::{Bodies, BufferError, Buffers, Hold},
 };
 
 use super::stream::RequestToken;
-use crate::stream::io::Direction;
 
 impl Buffers for RequestToken {
     fn buffer_len(&self, buffer: BufferType) -> Option<usize> {
@@ -26,6 +26,19 @@ impl Buffers for RequestToken {
             .ok_or(BufferError::Unavailable)?
             .map_err(|_| BufferError::Io)
     }
+
+    fn write_buffer(&self, _: BufferType, _: Range<usize>, _: &[u8]) -> Result<(), BufferError> {
+        Err(BufferError::Frozen)
+    }
+}
+
+/// Nothing is held: it goes on.
+impl Bodies for RequestToken {
+    fn hold(&self, _: StreamType, _: usize) -> Hold {
+        Hold::StreamThrough
+    }
+
+    fn recall(&self, _: StreamType, _: usize) {}
 }
 
 fn direction(buffer: BufferType) -> Option<Direction> {

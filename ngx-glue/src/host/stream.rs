@@ -96,11 +96,11 @@ impl StreamHost for RequestToken {
         self.io().ok_or(StreamError::Gone)?.answer(response)
     }
 
-    fn resume(&self, stream: StreamType) -> Result<(), StreamError> {
+    fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
         match stream {
             StreamType::HttpRequest => {
-                io.ask_to_resume();
+                io.ask_to_resume(filter);
                 // Otherwise a callback of this very request runs: it is looked at when that has returned.
                 if self.stream.progress().headers.get() == Headers::Paused {
                     self.stream.wake();

@@ -2,7 +2,7 @@
 
 use nginx_sys::{
     NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLOSE, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_OK,
-    NGX_HTTP_SERVICE_UNAVAILABLE, NGX_OK, ngx_int_t,
+    NGX_HTTP_REQUEST_ENTITY_TOO_LARGE, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_OK, ngx_int_t,
 };
 
 /// Done, or go on.
@@ -27,6 +27,9 @@ pub(crate) const CLOSE: ngx_int_t = NGX_HTTP_CLOSE as ngx_int_t;
 
 /// Status 500.
 pub(crate) const INTERNAL_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+
+/// Status 413.
+pub(crate) const TOO_LARGE: ngx_int_t = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
 
 /// Status 503.
 pub(crate) const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;

@@ -2,15 +2,18 @@
 //!
 //! A body that is thrown away (`ngx_http_discard_request_body()`: a static file, `return`) never comes by here.
 
-use weir_core::{chain::Verdict, filter::Callback};
+use weir_core::{
+    chain::{Direction, Verdict},
+    filter::Callback,
+};
 
 use crate::{
     ngx::{
         chain::Body,
-        code::{CLOSE, UNAVAILABLE, of_status},
+        code::{CLOSE, TOO_LARGE, UNAVAILABLE, of_status},
         request::Request,
     },
-    stream::{Stream, io::Direction},
+    stream::Stream,
 };
 
 /// The filter of request bodies.
@@ -30,6 +33,10 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
             request.forbid_error_page();
             abandon_rest(request);
             UNAVAILABLE
+        }
+        Verdict::TooLarge => {
+            abandon_rest(request);
+            TOO_LARGE
         }
         Verdict::Closed => CLOSE,
         Verdict::Failed { status } => {
@@ -57,6 +64,6 @@ fn call(stream: &Stream, body: Body<'_>) -> Verdict {
     }
     progress.request_ended.set(measure.last);
     stream.io.with_body(Direction::Request, body, || {
-        stream.drive(|chain| chain.request_body(measure.bytes, measure.last))
+        stream.drive(|chain| chain.body(Direction::Request, measure.last))
     })
 }

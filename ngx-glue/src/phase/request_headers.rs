@@ -1,10 +1,10 @@
 //! The request's headers: where a stream begins, and where it can be paused.
 
-use weir_core::chain::Verdict;
+use weir_core::chain::{Direction, Verdict};
 
 use crate::{
     ngx::{
-        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, of_status},
+        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, TOO_LARGE, of_status},
         request::Request,
     },
     stream::{Headers, Stream},
@@ -46,27 +46,28 @@ pub(crate) fn run(request: Request<'_>) -> isize {
 fn begin(stream: &'static Stream, request: Request<'_>) -> Step {
     let end_of_stream = !request.has_body();
     stream.progress().request_ended.set(end_of_stream);
-    let verdict = stream.drive(|chain| chain.request_headers(end_of_stream));
+    let verdict = stream.drive(|chain| chain.headers(Direction::Request, end_of_stream));
     proceed(stream, request, verdict)
 }
 
-/// Calls the filters after the one that has paused the request.
-pub(crate) fn resume(stream: &'static Stream, request: Request<'_>) -> Step {
+/// Calls the filters after number `filter`, which has paused the request.
+pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) -> Step {
     stream.progress().headers.set(Headers::Pending);
-    let verdict = call_further(stream);
+    let verdict = call_further(stream, filter);
     proceed(stream, request, verdict)
 }
 
-/// Calls the filters that have not seen the headers.
-pub(crate) fn call_further(stream: &Stream) -> Verdict {
-    let end_of_stream = stream.progress().request_ended.get();
-    stream.drive(|chain| chain.resume_request(end_of_stream))
+/// Calls the filters after number `filter`, which has paused the request.
+fn call_further(stream: &Stream, filter: usize) -> Verdict {
+    stream.drive(|chain| chain.resume(Direction::Request, filter))
 }
 
 fn proceed(stream: &'static Stream, request: Request<'_>, mut verdict: Verdict) -> Step {
     // A filter may take its pause back in the same callback.
-    while verdict == Verdict::Pause && stream.io.take_resume() {
-        verdict = call_further(stream);
+    while verdict == Verdict::Pause
+        && let Some(filter) = stream.io.take_resume()
+    {
+        verdict = call_further(stream, filter);
     }
     stream.progress().headers.set(if verdict == Verdict::Pause { Headers::Paused } else { Headers::Seen });
     match verdict {
@@ -75,6 +76,7 @@ fn proceed(stream: &'static Stream, request: Request<'_>, mut verdict: Verdict) 
         Verdict::LocalResponse => {
             Step::Answer(stream.io.take_local().map_or(INTERNAL_ERROR, |local| local.send(request)))
         }
+        Verdict::TooLarge => Step::Answer(TOO_LARGE),
         Verdict::Closed => Step::Answer(CLOSE),
         Verdict::Failed { status } => Step::Answer(of_status(status)),
     }

@@ -1,6 +1,9 @@
 //! The response's body, piece by piece as it comes, uncompressed, in memory where a filter reads it.
 
-use weir_core::{chain::Verdict, filter::Callback};
+use weir_core::{
+    chain::{Direction, Verdict},
+    filter::Callback,
+};
 
 use crate::{
     ngx::{
@@ -8,7 +11,7 @@ use crate::{
         code::{ERROR, OK},
         request::Request,
     },
-    stream::{Stream, io::Direction},
+    stream::Stream,
 };
 
 /// The body filter.
@@ -37,7 +40,7 @@ pub(crate) fn call_and_pass(stream: &Stream, request: Request<'_>, body: Body<'_
     match call(stream, request, body) {
         Verdict::Continue | Verdict::Pause => request.pass_body(Some(body)),
         // The headers have left: nothing is left to say but that the response is broken.
-        Verdict::LocalResponse | Verdict::Closed | Verdict::Failed { .. } => {
+        Verdict::LocalResponse | Verdict::TooLarge | Verdict::Closed | Verdict::Failed { .. } => {
             request.close_after();
             ERROR
         }
@@ -55,7 +58,7 @@ fn call(stream: &Stream, request: Request<'_>, body: Body<'_>) -> Verdict {
         return Verdict::Continue;
     }
     progress.response_ended.set(last);
-    stream.io.with_body(Direction::Response, body, || {
-        stream.drive(|chain| chain.response_body(measure.bytes, last))
-    })
+    stream
+        .io
+        .with_body(Direction::Response, body, || stream.drive(|chain| chain.body(Direction::Response, last)))
 }

@@ -1,8 +1,11 @@
 //! The response's headers: the last place where another response can be sent instead.
 
-use weir_core::{chain::Verdict, filter::Callback};
+use weir_core::{
+    chain::{Direction, Verdict},
+    filter::Callback,
+};
 
-use super::{request_headers, response_body};
+use super::response_body;
 use crate::{
     ngx::{
         chain::Body,
@@ -64,6 +67,7 @@ fn call<'s>(stream: &'static Stream, request: Request<'s>, is_new: bool) -> Resu
         match request_headers_late(stream, request) {
             Verdict::Continue | Verdict::Pause => {}
             Verdict::LocalResponse => replace(stream.io.take_local())?,
+            Verdict::TooLarge => replace(Some(Local::failure(502)))?,
             Verdict::Closed => return Err(Ended),
             Verdict::Failed { status } => replace(Some(Local::failure(status)))?,
         }
@@ -73,9 +77,10 @@ fn call<'s>(stream: &'static Stream, request: Request<'s>, is_new: bool) -> Resu
         let end_of_stream = !has_body(stream, request);
         stream.progress().response_ended.set(end_of_stream);
         // Called again, it goes on with the filters that have not seen the headers.
-        match stream.drive(|chain| chain.response_headers(end_of_stream)) {
+        match stream.drive(|chain| chain.headers(Direction::Response, end_of_stream)) {
             Verdict::Continue | Verdict::Pause => return Ok(replacement),
             Verdict::LocalResponse => replace(stream.io.take_local())?,
+            Verdict::TooLarge => replace(Some(Local::failure(502)))?,
             Verdict::Closed => return Err(Ended),
             Verdict::Failed { status } => replace(Some(Local::failure(status)))?,
         }
@@ -88,15 +93,23 @@ fn request_headers_late(stream: &'static Stream, request: Request<'_>) -> Verdic
     let progress = stream.progress();
     let end_of_stream = !request.has_body();
     progress.request_ended.set(end_of_stream);
-    let mut verdict = stream.drive(|chain| chain.request_headers(end_of_stream));
+    let mut verdict = stream.drive(|chain| chain.headers(Direction::Request, end_of_stream));
     if verdict == Verdict::Pause {
         request.log().write(
             crate::ngx::log::Level::Warn,
             "weir: a filter has paused a request that already has its response: it goes on",
         );
     }
+    let mut filter = 0;
     while verdict == Verdict::Pause {
-        verdict = request_headers::call_further(stream);
+        verdict = stream.drive(|chain| {
+            if filter < chain.filters() {
+                chain.resume(Direction::Request, filter)
+            } else {
+                Verdict::Continue
+            }
+        });
+        filter += 1;
     }
     progress.headers.set(Headers::Seen);
     verdict

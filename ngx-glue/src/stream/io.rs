@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use weir_core::{
     abi::properties::Properties,
+    chain::Direction,
     host::{LocalResponse, StreamError},
 };
 
@@ -40,18 +41,9 @@ pub(crate) struct StreamIo {
     properties: RefCell<Properties>,
     local: Cell<Option<Local<'static>>>,
     details: Cell<&'static [u8]>,
-    resume: Cell<bool>,
+    resume: Cell<Option<usize>>,
     close: Cell<bool>,
     finished: Cell<bool>,
-}
-
-/// Which body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// The request's.
-    Request,
-    /// The response's.
-    Response,
 }
 
 impl StreamIo {
@@ -70,7 +62,8 @@ impl StreamIo {
         self.properties.borrow_mut().clear();
         self.local.set(None);
         self.details.set(&[]);
-        for flag in [&self.resume, &self.close, &self.finished] {
+        self.resume.set(None);
+        for flag in [&self.close, &self.finished] {
             flag.set(false);
         }
     }
@@ -176,13 +169,13 @@ impl StreamIo {
         self.details.get()
     }
 
-    /// Asks for the paused request to go on.
-    pub(crate) fn ask_to_resume(&self) {
-        self.resume.set(true);
+    /// Asks for the request to go on that filter number `filter` has paused.
+    pub(crate) fn ask_to_resume(&self, filter: usize) {
+        self.resume.set(Some(filter));
     }
 
-    /// Whether the paused request was to go on; forgets that.
-    pub(crate) fn take_resume(&self) -> bool {
+    /// Which filter has asked for the paused request to go on; forgets that.
+    pub(crate) fn take_resume(&self) -> Option<usize> {
         self.resume.take()
     }
 

@@ -11,10 +11,11 @@ pub(crate) fn run(stream: &'static Stream, request: Request<'_>) -> Next {
     if stream.io.take_close() {
         return Next::Finalize(CLOSE);
     }
-    if stream.progress().headers.get() != Headers::Paused || !stream.io.take_resume() {
+    if stream.progress().headers.get() != Headers::Paused {
         return Next::Wait;
     }
-    match request_headers::resume(stream, request) {
+    let Some(filter) = stream.io.take_resume() else { return Next::Wait };
+    match request_headers::resume(stream, request, filter) {
         Step::GoOn => Next::Run,
         Step::Wait => Next::Wait,
         Step::Answer(code) => Next::Finalize(code),
