@@ -13,5 +13,6 @@ pub(crate) mod request_body;
 pub(crate) mod request_headers;
 pub(crate) mod response_body;
 pub(crate) mod response_headers;
+mod sending;
 
 pub(crate) use crate::ngx::filters::install;

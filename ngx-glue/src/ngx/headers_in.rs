@@ -49,6 +49,13 @@ impl<'a> HeadersIn<'a> {
         }
     }
 
+    /// Makes the list say that the body has that length, where it says something of it; false without memory.
+    pub(crate) fn set_listed_length(self, length: u64) -> bool {
+        let Some(field) = NonNull::new(self.0.peek(|r| r.headers_in.content_length)) else { return true };
+        // SAFETY: the pointer leads to a field of the request's.
+        unsafe { Field::new(field, self.0) }.set_value(length.to_string().as_bytes())
+    }
+
     /// Adds one more field; false without memory.
     pub(crate) fn add(self, name: &[u8], value: &[u8]) -> bool {
         let added = self.list().push(name, value).is_some();

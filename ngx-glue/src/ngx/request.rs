@@ -7,7 +7,8 @@ use std::{fmt, marker::PhantomData, ptr::NonNull, slice};
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
+    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_http_weak_etag, ngx_int_t, ngx_module_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use super::{connection::Connection, log::Log, memory::stored, variable};
@@ -48,6 +49,9 @@ pub(crate) enum Part {
     /// The host without its port, in lower case.
     Server,
 }
+
+/// Our bit in `buffered`, of which nginx uses 1, 2 and 4 (`src/http/ngx_http_request.h`).
+const BUFFERED_HERE: u32 = 8;
 
 impl<'a> Request<'a> {
     /// The request at `raw`.
@@ -291,7 +295,56 @@ impl<'a> Request<'a> {
 
     /// Whether output waits in nginx's filters or in the connection.
     pub(crate) fn has_pending_output(self) -> bool {
-        self.peek(|r| r.buffered() != 0 || !r.out.is_null()) || self.connection().has_pending_output()
+        self.peek(|r| r.buffered() & !BUFFERED_HERE != 0 || !r.out.is_null() || !r.postponed.is_null())
+            || self.connection().has_pending_output()
+    }
+
+    /// Tells nginx whether something of the response is kept by us, so that it is not complete yet.
+    pub(crate) fn set_buffered_here(self, is_kept: bool) {
+        self.edit(|r| {
+            let others = r.buffered() & !BUFFERED_HERE;
+            r.set_buffered(if is_kept { others | BUFFERED_HERE } else { others });
+        });
+    }
+
+    /// Parts of the response cannot be asked for; false where a subrequest's ranges make up the response (`slice`).
+    pub(crate) fn forbid_ranges(self) -> bool {
+        self.edit(|r| {
+            if r.subrequest_ranges() != 0 {
+                return false;
+            }
+            r.set_allow_ranges(0);
+            true
+        })
+    }
+
+    /// The body is no longer the one that the ETag was made for byte by byte.
+    pub(crate) fn weaken_etag(self) {
+        // SAFETY: a live request, whose headers have not been sent.
+        unsafe { ngx_http_weak_etag(self.as_ptr()) };
+    }
+
+    /// Whether a handler of its own will answer it: `proxy_pass` and the like, which read the body themselves.
+    pub(crate) fn has_content_handler(self) -> bool {
+        self.peek(|r| r.content_handler.is_some())
+    }
+
+    /// Whether a handler has gone on before all of the body was read.
+    pub(crate) fn is_reading_body(self) -> bool {
+        self.peek(|r| r.reading_body() != 0)
+    }
+
+    /// The body has that length, whatever it was announced to have.
+    pub(crate) fn set_body_length(self, length: u64) {
+        let multiplexed = self.version() >= 2000;
+        self.edit(|r| {
+            r.headers_in.content_length_n = i64::try_from(length).unwrap_or(i64::MAX);
+            if multiplexed {
+                // Otherwise nginx would put the number of bytes that it has received in its place
+                // (`ngx_http_v2_process_request_body()`); frames, not this flag, say how the body is read.
+                r.headers_in.set_chunked(0);
+            }
+        });
     }
 
     /// Files are to be read into memory before they come to our body filter (`ngx_http_copy_filter()`).

@@ -9,10 +9,9 @@ use weir_core::{
 };
 
 use super::local::Local;
-use crate::ngx::{
-    chain::{Body, Shelf},
-    headers_out::HeadersOut,
-    request::Request,
+use crate::{
+    conf::bodies::Bodies,
+    ngx::{headers_out::HeadersOut, lane::Lane, request::Request},
 };
 
 /// What can be done with the headers of a response.
@@ -35,13 +34,14 @@ pub(crate) enum Access {
 pub(crate) struct StreamIo {
     request: Cell<Option<Request<'static>>>,
     generation: Cell<u64>,
-    request_body: Shelf,
-    response_body: Shelf,
+    request_body: Lane,
+    response_body: Lane,
+    bodies: Cell<Bodies>,
     response: Cell<Access>,
     properties: RefCell<Properties>,
     local: Cell<Option<Local<'static>>>,
     details: Cell<&'static [u8]>,
-    resume: Cell<Option<usize>>,
+    wishes: RefCell<Vec<(Direction, usize)>>,
     close: Cell<bool>,
     finished: Cell<bool>,
 }
@@ -62,7 +62,9 @@ impl StreamIo {
         self.properties.borrow_mut().clear();
         self.local.set(None);
         self.details.set(&[]);
-        self.resume.set(None);
+        self.wishes.borrow_mut().clear();
+        self.request_body.clear();
+        self.response_body.clear();
         for flag in [&self.close, &self.finished] {
             flag.set(false);
         }
@@ -109,21 +111,18 @@ impl StreamIo {
 
     // --- bodies --------------------------------------------------------------------------------------------------
 
-    /// Lets `body` be read while `run` calls filters.
-    pub(crate) fn with_body<T>(&self, direction: Direction, body: Body<'_>, run: impl FnOnce() -> T) -> T {
-        self.shelf(direction).lay(body, run)
+    /// What the location says of bodies.
+    pub(crate) fn bodies(&self) -> Bodies {
+        self.bodies.get()
     }
 
-    /// Lends the body that is readable now.
-    pub(crate) fn look_at_body<T>(
-        &self,
-        direction: Direction,
-        read: impl for<'b> FnOnce(Body<'b>) -> T,
-    ) -> Option<T> {
-        self.shelf(direction).look(read)
+    /// Remembers what the location says of bodies.
+    pub(crate) fn set_bodies(&self, bodies: Bodies) {
+        self.bodies.set(bodies);
     }
 
-    fn shelf(&self, direction: Direction) -> &Shelf {
+    /// The body of that direction, on its way.
+    pub(crate) fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Request => &self.request_body,
             Direction::Response => &self.response_body,
@@ -169,14 +168,24 @@ impl StreamIo {
         self.details.get()
     }
 
-    /// Asks for the request to go on that filter number `filter` has paused.
-    pub(crate) fn ask_to_resume(&self, filter: usize) {
-        self.resume.set(Some(filter));
+    /// Asks for what filter number `filter` holds to go on.
+    pub(crate) fn ask_to_resume(&self, direction: Direction, filter: usize) {
+        let mut wishes = self.wishes.borrow_mut();
+        if !wishes.contains(&(direction, filter)) {
+            wishes.push((direction, filter));
+        }
     }
 
-    /// Which filter has asked for the paused request to go on; forgets that.
-    pub(crate) fn take_resume(&self) -> Option<usize> {
-        self.resume.take()
+    /// A filter that has asked for what it holds in that direction to go on; forgets that.
+    pub(crate) fn take_wish(&self, direction: Direction) -> Option<usize> {
+        let mut wishes = self.wishes.borrow_mut();
+        let at = wishes.iter().position(|(wished, _)| *wished == direction)?;
+        Some(wishes.remove(at).1)
+    }
+
+    /// Whether a filter has asked for something to go on.
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.wishes.borrow().is_empty()
     }
 
     /// Asks for the stream to be closed.
