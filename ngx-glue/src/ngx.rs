@@ -23,5 +23,7 @@ mod parts;
 pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
+pub(crate) mod tail;
+pub(crate) mod unannounced;
 pub(crate) mod upstream;
 pub(crate) mod variable;

@@ -71,6 +71,11 @@ impl<'a> Connection<'a> {
         false
     }
 
+    /// Whether parts of files are sent by the system, not from memory.
+    pub(super) fn uses_sendfile(self) -> bool {
+        self.peek(|c| c.sendfile() != 0)
+    }
+
     /// Bytes sent so far: over HTTP/2 and later, of this request's stream.
     pub(crate) fn sent(self) -> i64 {
         self.peek(|c| c.sent)

@@ -40,6 +40,8 @@ struct State {
     is_as_it_came: bool,
     /// What has come and no filter may see yet.
     waiting: Vec<Part>,
+    /// What has got past the filters and is kept back until more is known.
+    ready: Vec<Part>,
     /// What each filter has put aside.
     held: Vec<Held>,
     owners: Owners,
@@ -67,6 +69,7 @@ impl Lane {
         let state = &mut *self.state.borrow_mut();
         state.shown.clear();
         state.waiting.clear();
+        state.ready.clear();
         for held in &mut state.held {
             held.parts.clear();
             held.is_held = false;
@@ -216,9 +219,21 @@ impl Lane {
         self.state.borrow().held.iter().any(|held| held.is_held)
     }
 
-    /// Whether the parcel is exactly what came last.
+    /// Whether what goes on is exactly what came last.
     pub(crate) fn is_as_it_came(&self) -> bool {
-        self.state.borrow().is_as_it_came
+        let state = self.state.borrow();
+        state.is_as_it_came && state.ready.is_empty()
+    }
+
+    /// Keeps the parcel, which has got past the filters, back until the next one goes on.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; the parcel is then as it was.
+    pub(crate) fn keep_back(&self, request: Request<'_>) -> Result<(), NoMemory> {
+        let state = &mut *self.state.borrow_mut();
+        state.keep_bytes(request)?;
+        state.ready.append(&mut state.shown);
+        Ok(())
     }
 
     /// Whether a filter has replaced bytes.
@@ -234,7 +249,8 @@ impl Lane {
     /// Whether something is on its way: held, waiting, or passed on and not sent.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.borrow();
-        !state.waiting.is_empty() || state.outgoing.is_busy() || state.held.iter().any(|held| held.is_held)
+        let kept = !state.waiting.is_empty() || !state.ready.is_empty();
+        kept || state.outgoing.is_busy() || state.held.iter().any(|held| held.is_held)
     }
 
     /// The parcel goes on as it came, in nginx's chain.
@@ -259,7 +275,11 @@ impl Lane {
         let mut links = Links::new(request);
         let made = {
             let state = &mut *self.state.borrow_mut();
-            state.outgoing.load(request, &mut state.owners, &mut state.shown, last, &mut links)
+            let mut parts = std::mem::take(&mut state.ready);
+            parts.append(&mut state.shown);
+            let made = state.outgoing.load(request, &mut state.owners, &mut parts, last, &mut links);
+            state.ready = parts;
+            made
         };
         let passed = if made { links.body().map(pass) } else { None };
         links.free();
@@ -280,7 +300,8 @@ impl Lane {
             held.is_held = false;
             held.parts.drain(..)
         });
-        let all = state.shown.drain(..).chain(state.waiting.drain(..)).chain(held);
+        let all =
+            state.shown.drain(..).chain(state.waiting.drain(..)).chain(state.ready.drain(..)).chain(held);
         for part in all {
             state.owners.release(part.owner);
         }

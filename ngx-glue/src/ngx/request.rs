@@ -329,6 +329,11 @@ impl<'a> Request<'a> {
         self.peek(|r| r.content_handler.is_some())
     }
 
+    /// Whether the body is passed on while it is being read (`proxy_request_buffering off`).
+    pub(crate) fn streams_body(self) -> bool {
+        self.peek(|r| r.request_body_no_buffering() != 0)
+    }
+
     /// Whether a handler has gone on before all of the body was read.
     pub(crate) fn is_reading_body(self) -> bool {
         self.peek(|r| r.reading_body() != 0)
@@ -345,11 +350,6 @@ impl<'a> Request<'a> {
                 r.headers_in.set_chunked(0);
             }
         });
-    }
-
-    /// Files are to be read into memory before they come to our body filter (`ngx_http_copy_filter()`).
-    pub(crate) fn need_body_in_memory(self) {
-        self.edit(|r| r.set_filter_need_in_memory(1));
     }
 
     /// `error_page` leaves the error that follows alone.

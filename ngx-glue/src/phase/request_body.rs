@@ -27,6 +27,9 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     if let Some(code) = progress.request_code.take() {
         return code;
     }
+    if request.streams_body() && !request.is_chunked() && stream.wants(Callback::RequestBody) {
+        request.announce_no_length();
+    }
     let done = match body {
         Some(body) if !progress.request_ended.get() && stream.wants(Callback::RequestBody) => {
             feed(stream, request, body)
@@ -126,6 +129,9 @@ fn settle_length(stream: &Stream, request: Request<'_>, total: u64, last: bool) 
     if !stream.io.lane(Direction::Request).is_resized() {
         return true;
     }
+    if stream.progress().is_unannounced.get() {
+        return true;
+    }
     if request.is_reading_body() && !request.is_chunked() {
         let announced = u64::try_from(request.body_length()).unwrap_or_default();
         let kept = if last { total == announced } else { total <= announced };
@@ -134,7 +140,7 @@ fn settle_length(stream: &Stream, request: Request<'_>, total: u64, last: bool) 
                 Level::Error,
                 format_args!(
                     "weir: a filter has changed the size of a request's body after its headers have been passed on \
-                     with Content-Length {announced}: let nginx read it first with proxy_request_buffering"
+                     with Content-Length {announced}: set proxy_http_version 1.1, or proxy_request_buffering on"
                 ),
             );
         }

@@ -38,6 +38,7 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
     let last = measure.last || (measure.last_in_chain && !request.is_main());
     if progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused {
         progress.response_ended.set(progress.response_ended.get() || last);
+        progress.response_came.set(progress.response_came.get().saturating_add(measure.bytes as u64));
         lane.keep_waiting(body);
         sending::mark(stream, request);
         return OK;
@@ -46,7 +47,7 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
     if progress.sending.get() == Sending::Sent
         && (nothing || progress.response_passed.get() || !response_headers::body_is_wanted(stream))
     {
-        return sending::pass_untouched(stream, request, body, measure.bytes, last);
+        return sending::pass_untouched(stream, request, body, last);
     }
     if nothing {
         // It only asks for what is before it to be written.
@@ -54,6 +55,7 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
         return OK;
     }
     progress.response_ended.set(last);
+    progress.response_came.set(progress.response_came.get().saturating_add(measure.bytes as u64));
     lane.take_in(body);
     call(stream, request, Some(body))
 }

@@ -78,6 +78,8 @@ pub(super) fn show<'s>(
         let end_of_stream = !has_body(stream, request);
         stream.progress().no_body.set(end_of_stream);
         stream.progress().response_ended.set(false);
+        stream.progress().response_came.set(0);
+        stream.progress().response_bytes.set(0);
         // Called again, it goes on with the filters that have not seen the headers.
         match stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream)) {
             Verdict::Closed => return ERROR,

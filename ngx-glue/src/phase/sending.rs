@@ -32,9 +32,6 @@ fn keep_headers(stream: &Stream, request: Request<'_>, sending: Sending) -> isiz
         if !matches!(HeadersOut::of(request).content_length(), Some(0)) {
             request.set_header_only();
         }
-    } else {
-        // Later filters have not been asked whether they need that.
-        request.need_body_in_memory();
     }
     mark(stream, request);
     OK
@@ -52,10 +49,10 @@ pub(super) fn let_headers_go(stream: &Stream, request: Request<'_>) -> isize {
 fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
     let progress = stream.progress();
     let out = HeadersOut::of(request);
+    let were_kept = progress.keeps_headers();
     progress.sending.set(Sending::Sent);
     stream.io.set_response_access(Access::Read);
     if body_is_wanted(stream) {
-        request.need_body_in_memory();
         // Ranges would be cut out before the filters see the body.
         if request.forbid_ranges() {
             out.remove(b"accept-ranges");
@@ -66,6 +63,9 @@ fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
     }
     let length = out.content_length();
     let sent = request.pass_headers();
+    if were_kept && !stream.io.tail().set_up(request) {
+        return ERROR;
+    }
     // Later filters may have dropped it.
     progress.announced.set(length.filter(|_| request.is_main() && out.content_length() == length));
     mark(stream, request);
@@ -81,8 +81,17 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
         mark(stream, request);
         return OK;
     }
+    let total = progress.response_bytes.get().saturating_add(lane.len() as u64);
+    progress.response_bytes.set(total);
+    if !last && is_complete(stream, request, total) {
+        if lane.keep_back(request).is_err() {
+            return broken(stream, request);
+        }
+        mark(stream, request);
+        return OK;
+    }
     if progress.sending.get() == Sending::Waiting {
-        settle_length(stream, request, last);
+        settle_length(stream, request, last.then_some(total));
         let sent = send_headers(stream, request);
         if stops_output(sent) || request.header_only() {
             lane.discard();
@@ -90,16 +99,16 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
             return if sent == ERROR { ERROR } else { OK };
         }
     }
-    if !keeps_promise(stream, request, lane.len(), last) {
+    if !keeps_promise(stream, request, total, last) {
         return broken(stream, request);
     }
     progress.response_passed.set(last);
     let sent = match came.filter(|_| lane.is_as_it_came()) {
         Some(body) => {
             lane.let_go();
-            request.pass_body(Some(body))
+            stream.io.tail().pass_body(request, Some(body))
         }
-        None => match lane.pass_on(request, last, |body| request.pass_body(Some(body))) {
+        None => match lane.pass_on(request, last, |body| stream.io.tail().pass_body(request, Some(body))) {
             Ok(sent) => sent.unwrap_or(OK),
             Err(_) => return broken(stream, request),
         },
@@ -118,60 +127,61 @@ fn has_ended(stream: &Stream) -> bool {
     }
 }
 
-/// The first part of the body has got past the filters: settles what the headers say of its length.
-fn settle_length(stream: &Stream, request: Request<'_>, last: bool) {
-    let lane = stream.io.lane(Direction::Response);
+/// Whether all bytes are there that a Content-Length speaks of, though not the end: only then filters that add to the
+/// end of a body do so, and a body that turns out longer must not look complete.
+fn is_complete(stream: &Stream, request: Request<'_>, total: u64) -> bool {
+    let progress = stream.progress();
+    if progress.sending.get() == Sending::Waiting {
+        return HeadersOut::of(request).content_length() == Some(progress.response_came.get());
+    }
+    progress.announced.get() == Some(total)
+}
+
+/// The first part of the body has got past the filters: settles what the headers say of its length, which is `whole` if
+/// that was all of it.
+fn settle_length(stream: &Stream, request: Request<'_>, whole: Option<u64>) {
     let out = HeadersOut::of(request);
-    if last {
-        out.set_content_length(u64::try_from(lane.len()).ok());
-    } else if lane.is_resized() {
-        out.set_content_length(None);
+    if whole.is_some() || stream.io.lane(Direction::Response).is_resized() {
+        out.set_content_length(whole);
     }
 }
 
-/// Counts `bytes` that are about to be passed on; false, and logged, when they are more than the headers say, or their
-/// end leaves them less.
-fn keeps_promise(stream: &Stream, request: Request<'_>, bytes: usize, last: bool) -> bool {
-    let progress = stream.progress();
-    let total = progress.response_bytes.get().saturating_add(bytes as u64);
-    progress.response_bytes.set(total);
-    let Some(announced) = progress.announced.get() else { return true };
-    if total > announced || (last && total < announced && stream.io.lane(Direction::Response).is_resized()) {
-        request.log().write(
-            Level::Error,
-            format_args!(
-                "weir: a filter has changed the size of a response's body after its headers have left with \
-                 Content-Length {announced}: the connection is closed; remove the header in on_response_headers"
-            ),
-        );
-        return false;
+/// Whether the body is as long as the headers that have left say, as far as it has come: `total` bytes. That it is not
+/// is logged.
+fn keeps_promise(stream: &Stream, request: Request<'_>, total: u64, last: bool) -> bool {
+    let Some(announced) = stream.progress().announced.get() else { return true };
+    if total <= announced && !(last && total < announced && stream.io.lane(Direction::Response).is_resized())
+    {
+        return true;
     }
-    true
+    request.log().write(
+        Level::Error,
+        format_args!(
+            "weir: a filter has changed the size of a response's body after its headers have left with Content-Length \
+             {announced}: the connection is closed; remove the header in on_response_headers"
+        ),
+    );
+    false
 }
 
 /// Passes a part of the body on that no filter sees.
-pub(super) fn pass_untouched(
-    stream: &Stream,
-    request: Request<'_>,
-    body: Body<'_>,
-    bytes: usize,
-    last: bool,
-) -> isize {
-    if !keeps_promise(stream, request, bytes, last) {
-        return broken(stream, request);
-    }
+pub(super) fn pass_untouched(stream: &Stream, request: Request<'_>, body: Body<'_>, last: bool) -> isize {
     if last {
         stream.progress().response_passed.set(true);
     }
-    request.pass_body(Some(body))
+    let sent = stream.io.tail().pass_body(request, Some(body));
+    mark(stream, request);
+    sent
 }
 
 /// nginx wants what waits further on to be written.
 pub(super) fn write_out(stream: &Stream, request: Request<'_>) -> isize {
     let lane = stream.io.lane(Direction::Response);
     // With nothing to write, the write filter would call this an error.
-    let wrote = if !stream.progress().keeps_headers() && request.has_pending_output() {
-        request.pass_body(None)
+    let wrote = if !stream.progress().keeps_headers()
+        && (request.has_pending_output() || stream.io.tail().is_busy())
+    {
+        stream.io.tail().pass_body(request, None)
     } else {
         OK
     };
@@ -183,5 +193,6 @@ pub(super) fn write_out(stream: &Stream, request: Request<'_>) -> isize {
 /// Tells nginx whether something of the response is kept here.
 pub(super) fn mark(stream: &Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
-    request.set_buffered_here(stream.progress().keeps_headers() || lane.is_busy());
+    let is_kept = stream.progress().keeps_headers() || lane.is_busy() || stream.io.tail().is_busy();
+    request.set_buffered_here(is_kept);
 }

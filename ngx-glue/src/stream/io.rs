@@ -11,7 +11,7 @@ use weir_core::{
 use super::local::Local;
 use crate::{
     conf::bodies::Bodies,
-    ngx::{headers_out::HeadersOut, lane::Lane, request::Request},
+    ngx::{headers_out::HeadersOut, lane::Lane, request::Request, tail::Tail, unannounced::CreateRequest},
 };
 
 /// What can be done with the headers of a response.
@@ -37,6 +37,8 @@ pub(crate) struct StreamIo {
     request_body: Lane,
     response_body: Lane,
     bodies: Cell<Bodies>,
+    tail: Tail,
+    create_request: Cell<Option<CreateRequest>>,
     response: Cell<Access>,
     properties: RefCell<Properties>,
     local: Cell<Option<Local<'static>>>,
@@ -62,6 +64,8 @@ impl StreamIo {
         self.properties.borrow_mut().clear();
         self.local.set(None);
         self.details.set(&[]);
+        self.tail.clear();
+        self.create_request.set(None);
         self.wishes.borrow_mut().clear();
         self.request_body.clear();
         self.response_body.clear();
@@ -119,6 +123,21 @@ impl StreamIo {
     /// Remembers what the location says of bodies.
     pub(crate) fn set_bodies(&self, bodies: Bodies) {
         self.bodies.set(bodies);
+    }
+
+    /// What copies the response's body where later filters need that.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// What makes the upstream's request, where ours stands in its place.
+    pub(crate) fn create_request(&self) -> Option<CreateRequest> {
+        self.create_request.get()
+    }
+
+    /// Remembers what makes the upstream's request.
+    pub(crate) fn set_create_request(&self, original: Option<CreateRequest>) {
+        self.create_request.set(original);
     }
 
     /// The body of that direction, on its way.

@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     pub(crate) request_passed: Cell<bool>,
     /// Bytes of the request's body that have been passed on.
     pub(crate) request_bytes: Cell<u64>,
+    /// The upstream has been told no length of the request's body.
+    pub(crate) is_unannounced: Cell<bool>,
     /// What the reading of the request's body is to end with, decided in an event.
     pub(crate) request_code: Cell<Option<isize>>,
     /// The response's headers.
@@ -63,7 +65,9 @@ pub(crate) struct Progress {
     pub(crate) response_ended: Cell<bool>,
     /// The end of the response's body has been passed on.
     pub(crate) response_passed: Cell<bool>,
-    /// Bytes of the response's body that have been passed on.
+    /// Bytes of the response's body that have come.
+    pub(crate) response_came: Cell<u64>,
+    /// Bytes of the response's body that have got past the filters.
     pub(crate) response_bytes: Cell<u64>,
     /// What the headers that have left say of the body's length.
     pub(crate) announced: Cell<Option<u64>>,
@@ -86,10 +90,12 @@ impl Progress {
         self.request_code.set(None);
         self.announced.set(None);
         self.request_bytes.set(0);
+        self.response_came.set(0);
         self.response_bytes.set(0);
         let flags = [
             &self.request_ended,
             &self.request_passed,
+            &self.is_unannounced,
             &self.no_body,
             &self.response_ended,
             &self.response_passed,
