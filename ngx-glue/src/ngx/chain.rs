@@ -22,6 +22,8 @@ pub(crate) struct Measure {
     pub(crate) last: bool,
     /// Whether its end is the end of a subrequest's body (`last_in_chain`).
     pub(crate) last_in_chain: bool,
+    /// Whether some of it is in a file only.
+    pub(crate) in_file: bool,
 }
 
 impl<'a> Body<'a> {
@@ -77,6 +79,7 @@ impl<'a> Body<'a> {
                 bytes: sum.bytes.saturating_add(size(&record)),
                 last: sum.last || record.last_buf() != 0,
                 last_in_chain: sum.last_in_chain || record.last_in_chain() != 0,
+                in_file: sum.in_file || (record.in_file() != 0 && !in_memory(&record)),
             }
         })
     }

@@ -24,6 +24,9 @@ use super::{
     request::Request,
 };
 
+/// Most bytes of a file that filters see at a time: the rest of it waits.
+const FILE_PIECE: usize = 64 * 1024;
+
 /// One direction of a body.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
@@ -117,15 +120,40 @@ impl Lane {
         }
     }
 
-    /// Shows what has waited; false if nothing has.
+    /// Shows what has waited, or of a large file its next piece; false if nothing has.
     pub(crate) fn take_in_waiting(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         if state.waiting.is_empty() {
             return false;
         }
         state.is_as_it_came = false;
-        state.shown.append(&mut state.waiting);
+        let mut room = FILE_PIECE;
+        let mut taken = 0;
+        while room > 0
+            && let Some(part) = state.waiting.get_mut(taken)
+        {
+            if part.is_in_file() && part.len > room {
+                let (head, tail) = state.owners.split(*part, room);
+                *part = tail;
+                state.shown.push(head);
+                break;
+            }
+            state.shown.push(*part);
+            room = room.saturating_sub(part.len);
+            taken += 1;
+        }
+        // What ends a body goes with its last bytes.
+        while state.waiting.get(taken).is_some_and(|part| part.len == 0) {
+            state.shown.extend(state.waiting.get(taken));
+            taken += 1;
+        }
+        state.waiting.drain(..taken);
         true
+    }
+
+    /// Whether something waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.state.borrow().waiting.is_empty()
     }
 
     // --- what filters do -----------------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Whether its bytes are in a file only.
+    pub(super) const fn is_in_file(&self) -> bool {
+        matches!(self.source, Source::File(..))
+    }
+
     /// The bytes of `range`, which lies inside it.
     fn cut(self, range: Range<usize>) -> Self {
         let source = match self.source {

@@ -307,15 +307,29 @@ impl<'a> Request<'a> {
         });
     }
 
-    /// Parts of the response cannot be asked for; false where a subrequest's ranges make up the response (`slice`).
-    pub(crate) fn forbid_ranges(self) -> bool {
+    /// Parts of the response cannot be asked for.
+    pub(crate) fn forbid_ranges(self) {
+        self.edit(|r| r.set_allow_ranges(0));
+    }
+
+    /// Whether nginx will cut parts out of the response, before our filters see it (`ngx_http_range_header_filter()`),
+    /// or puts it together of parts (`slice`): it decides when it sees the headers.
+    pub(crate) fn cuts_ranges(self) -> bool {
+        self.peek(|r| r.subrequest_ranges() != 0 || (r.allow_ranges() != 0 && !r.headers_in.range.is_null()))
+    }
+
+    /// The body is to be read into a file of its own where it may be stored: nothing but `dav_methods` answers PUT
+    /// without a handler of its own, and it insists on that (`ngx_http_dav_handler()`).
+    pub(crate) fn read_stored_body_into_file(self) {
         self.edit(|r| {
-            if r.subrequest_ranges() != 0 {
-                return false;
+            if r.method == nginx_sys::NGX_HTTP_PUT as usize && r.content_handler.is_none() {
+                r.set_request_body_in_file_only(1);
+                r.set_request_body_in_persistent_file(1);
+                r.set_request_body_in_clean_file(1);
+                r.set_request_body_file_group_access(1);
+                r.set_request_body_file_log_level(0);
             }
-            r.set_allow_ranges(0);
-            true
-        })
+        });
     }
 
     /// The body is no longer the one that the ETag was made for byte by byte.

@@ -88,6 +88,7 @@ fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
     if !wanted || !ours {
         return None;
     }
+    request.read_stored_body_into_file();
     progress.reading.set(Reading::Begun);
     Some(request.read_body())
 }

@@ -36,34 +36,46 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
     let lane = stream.io.lane(Direction::Response);
     let measure = body.measure();
     let last = measure.last || (measure.last_in_chain && !request.is_main());
-    if progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused {
-        progress.response_ended.set(progress.response_ended.get() || last);
-        progress.response_came.set(progress.response_came.get().saturating_add(measure.bytes as u64));
-        lane.keep_waiting(body);
-        sending::mark(stream, request);
-        return OK;
-    }
     let nothing = measure.bytes == 0 && !last;
-    if progress.sending.get() == Sending::Sent
-        && (nothing || progress.response_passed.get() || !response_headers::body_is_wanted(stream))
-    {
-        return sending::pass_untouched(stream, request, body, last);
-    }
-    if nothing {
+    let is_held = progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    if !is_held && nothing && progress.keeps_headers() {
         // It only asks for what is before it to be written.
         body.consume();
         return OK;
     }
-    progress.response_ended.set(last);
+    if progress.sending.get() == Sending::Sent
+        && !lane.is_waiting()
+        && (nothing || progress.response_passed.get() || !response_headers::body_is_wanted(stream))
+    {
+        return sending::pass_untouched(stream, request, body, last);
+    }
+    progress.response_ended.set(progress.response_ended.get() || last);
     progress.response_came.set(progress.response_came.get().saturating_add(measure.bytes as u64));
+    if is_held || lane.is_waiting() || measure.in_file {
+        lane.keep_waiting(body);
+        sending::mark(stream, request);
+        return if is_held { OK } else { pump(stream, request) };
+    }
     lane.take_in(body);
     call(stream, request, Some(body))
+}
+
+/// Shows what waits to the filters, piece by piece, as long as the client takes it.
+pub(super) fn pump(stream: &'static Stream, request: Request<'_>) -> isize {
+    let is_held = || stream.progress().sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    while !is_held() && stream.io.lane(Direction::Response).take_in_waiting() {
+        let sent = call(stream, request, None);
+        if sent != OK {
+            return sent;
+        }
+    }
+    OK
 }
 
 /// Shows the parcel to the filters, which see nothing of a body that their headers callback has said there is not.
 fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -> isize {
     let progress = stream.progress();
-    let last = progress.response_ended.get();
+    let last = progress.response_ended.get() && !stream.io.lane(Direction::Response).is_waiting();
     let verdict = if progress.no_body.get() {
         Verdict::Continue
     } else {
@@ -75,12 +87,10 @@ fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -
 /// Filter number `filter` has asked for what it holds to go on.
 pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) -> isize {
     let verdict = stream.drive(Direction::Response, |chain| chain.resume(Direction::Response, filter));
-    let sent = advance(stream, request, verdict, None);
-    let goes_on = sent != ERROR && stream.progress().sending.get() != Sending::Held;
-    if goes_on && stream.io.lane(Direction::Response).take_in_waiting() {
-        return call(stream, request, None);
+    match advance(stream, request, verdict, None) {
+        ERROR => ERROR,
+        _ => pump(stream, request),
     }
-    sent
 }
 
 /// Goes on after filters have been called, with what they have let go. `came` is what the parcel is made of, where it

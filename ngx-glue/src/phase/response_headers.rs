@@ -74,6 +74,7 @@ pub(super) fn show<'s>(
             }
             replaced = Some(local);
         }
+        stream.progress().had_length.set(HeadersOut::of(request).content_length().is_some());
         stream.io.set_response_access(Access::Edit);
         let end_of_stream = !has_body(stream, request);
         stream.progress().no_body.set(end_of_stream);

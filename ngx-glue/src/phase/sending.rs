@@ -2,13 +2,17 @@
 //!
 //! Where a length is announced and filters see the body, the headers wait until the first part of the body has got past
 //! the filters: by then the length is known, if that was all of it, or dropped, if its size has been changed. After
-//! that it is a promise, which a body that turns out longer or shorter breaks.
+//! that it is a promise, which a body that turns out longer or shorter breaks. They do not wait where the client asks
+//! for ranges: nginx cuts these out before our filters, as soon as it has seen the headers.
 //!
 //! While something is kept here, a bit in the request's `buffered` tells nginx that the response is not complete.
 
 use weir_core::chain::Direction;
 
-use super::{response_body::broken, response_headers::body_is_wanted};
+use super::{
+    response_body::{broken, pump},
+    response_headers::body_is_wanted,
+};
 use crate::{
     ngx::{
         chain::Body,
@@ -40,7 +44,7 @@ fn keep_headers(stream: &Stream, request: Request<'_>, sending: Sending) -> isiz
 /// No filter holds the headers: they are sent, or wait for the first part of the body.
 pub(super) fn let_headers_go(stream: &Stream, request: Request<'_>) -> isize {
     let announced = HeadersOut::of(request).content_length().is_some();
-    if announced && request.is_main() && body_is_wanted(stream) {
+    if announced && request.is_main() && body_is_wanted(stream) && !request.cuts_ranges() {
         return keep_headers(stream, request, Sending::Waiting);
     }
     send_headers(stream, request)
@@ -52,14 +56,13 @@ fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
     let were_kept = progress.keeps_headers();
     progress.sending.set(Sending::Sent);
     stream.io.set_response_access(Access::Read);
-    if body_is_wanted(stream) {
-        // Ranges would be cut out before the filters see the body.
-        if request.forbid_ranges() {
-            out.remove(b"accept-ranges");
-        }
-    }
-    if stream.io.lane(Direction::Response).is_edited() {
+    let lane = stream.io.lane(Direction::Response);
+    // A filter that removes the length announces a change.
+    let announces = progress.had_length.get() && out.content_length().is_none() && body_is_wanted(stream);
+    if lane.is_edited() || announces {
         request.weaken_etag();
+        request.forbid_ranges();
+        out.remove(b"accept-ranges");
     }
     let length = out.content_length();
     let sent = request.pass_headers();
@@ -132,7 +135,8 @@ fn has_ended(stream: &Stream) -> bool {
 fn is_complete(stream: &Stream, request: Request<'_>, total: u64) -> bool {
     let progress = stream.progress();
     if progress.sending.get() == Sending::Waiting {
-        return HeadersOut::of(request).content_length() == Some(progress.response_came.get());
+        let all = HeadersOut::of(request).content_length() == Some(progress.response_came.get());
+        return all && !stream.io.lane(Direction::Response).is_waiting();
     }
     progress.announced.get() == Some(total)
 }
@@ -175,7 +179,7 @@ pub(super) fn pass_untouched(stream: &Stream, request: Request<'_>, body: Body<'
 }
 
 /// nginx wants what waits further on to be written.
-pub(super) fn write_out(stream: &Stream, request: Request<'_>) -> isize {
+pub(super) fn write_out(stream: &'static Stream, request: Request<'_>) -> isize {
     let lane = stream.io.lane(Direction::Response);
     // With nothing to write, the write filter would call this an error.
     let wrote = if !stream.progress().keeps_headers()
@@ -187,7 +191,7 @@ pub(super) fn write_out(stream: &Stream, request: Request<'_>) -> isize {
     };
     lane.settle();
     mark(stream, request);
-    wrote
+    if wrote == OK && lane.is_waiting() { pump(stream, request) } else { wrote }
 }
 
 /// Tells nginx whether something of the response is kept here.

@@ -59,6 +59,8 @@ pub(crate) struct Progress {
     pub(crate) request_code: Cell<Option<isize>>,
     /// The response's headers.
     pub(crate) sending: Cell<Sending>,
+    /// The response had a length before filters saw its headers.
+    pub(crate) had_length: Cell<bool>,
     /// The response's headers are all there is of it.
     pub(crate) no_body: Cell<bool>,
     /// The end of the response's body has come.
@@ -96,6 +98,7 @@ impl Progress {
             &self.request_ended,
             &self.request_passed,
             &self.is_unannounced,
+            &self.had_length,
             &self.no_body,
             &self.response_ended,
             &self.response_passed,
