@@ -81,6 +81,17 @@ impl<'a> Connection<'a> {
         self.peek(|c| c.sent)
     }
 
+    /// Whether the peer has closed it, with nothing left to read. Says nothing of streams of HTTP/2 and later, whose
+    /// readers find that out themselves.
+    pub(super) fn is_closed_by_peer(self) -> bool {
+        let descriptor = self.peek(|c| c.fd);
+        let mut byte = 0_u8;
+        // SAFETY: the descriptor of an open connection; one byte is looked at, and stays to be read.
+        let read =
+            unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        read == 0
+    }
+
     /// Whether output waits for the peer.
     pub(super) fn has_pending_output(self) -> bool {
         self.peek(|c| c.buffered() != 0)

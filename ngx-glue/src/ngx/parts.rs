@@ -75,27 +75,40 @@ impl Part {
     }
 }
 
+/// Memory that a file which is read around the page cache (`directio`) can be read into.
+#[repr(align(4096))]
+struct Aligned([u8; PIECE]);
+
+/// What offsets in such a file have to be a multiple of, at most.
+const ALIGNMENT: off_t = 4096;
+
 fn read_file(
     file: NonNull<ngx_file_t>,
-    mut offset: off_t,
+    offset: off_t,
     len: usize,
     piece: &mut dyn FnMut(&[u8]),
 ) -> Result<(), ReadError> {
     // SAFETY: a buffer in a file has the record of that file in the request's pool, open as long as the request lives.
-    let descriptor = unsafe { file.as_ref() }.fd;
-    let mut bytes = [0; PIECE];
+    let file = unsafe { file.as_ref() };
+    let (descriptor, is_direct) = (file.fd, file.directio() != 0);
+    let mut bytes = Aligned([0; PIECE]);
+    let mut offset = offset;
     let mut rest = len;
     while rest > 0 {
-        let wanted = bytes.get_mut(..PIECE.min(rest)).unwrap_or_default();
-        // SAFETY: the descriptor is open, and `wanted` has as many bytes as are asked for.
-        let read = unsafe { libc::pread(descriptor, wanted.as_mut_ptr().cast(), wanted.len(), offset) };
+        let ahead = if is_direct { offset % ALIGNMENT } else { 0 };
+        let skip = usize::try_from(ahead).map_err(|_| ReadError)?;
+        let wanted = if is_direct { PIECE } else { PIECE.min(rest) };
+        let place = bytes.0.get_mut(..wanted).unwrap_or_default();
+        // SAFETY: the descriptor is open, and `place` has as many bytes as are asked for.
+        let read = unsafe { libc::pread(descriptor, place.as_mut_ptr().cast(), place.len(), offset - ahead) };
         let Ok(read) = usize::try_from(read) else {
             if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
                 continue;
             }
             return Err(ReadError);
         };
-        let Some(read) = wanted.get(..read).filter(|read| !read.is_empty()) else { return Err(ReadError) };
+        let end = read.min(skip.saturating_add(rest));
+        let Some(read) = place.get(skip..end).filter(|read| !read.is_empty()) else { return Err(ReadError) };
         piece(read);
         rest -= read.len();
         offset += off_t::try_from(read.len()).map_err(|_| ReadError)?;

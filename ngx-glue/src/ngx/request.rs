@@ -398,6 +398,11 @@ impl<'a> Request<'a> {
         !chunked && body.is_some_and(|body| unsafe { body.as_ref() }.rest == 0)
     }
 
+    /// Whether the client has gone away, as far as its connection shows that.
+    pub(crate) fn has_lost_client(self) -> bool {
+        self.version() < 2000 && self.connection().is_closed_by_peer()
+    }
+
     /// The connection is closed once this request is done.
     pub(crate) fn close_after(self) {
         self.edit(|r| r.set_keepalive(0));

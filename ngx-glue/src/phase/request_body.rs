@@ -11,7 +11,7 @@ use weir_core::{
 use crate::{
     ngx::{
         chain::Body,
-        code::{CLOSE, INTERNAL_ERROR, OK, TOO_LARGE, UNAVAILABLE, of_status},
+        code::{CLIENT_GONE, CLOSE, INTERNAL_ERROR, OK, TOO_LARGE, UNAVAILABLE, of_status},
         headers_in::HeadersIn,
         log::Level,
         request::Request,
@@ -34,6 +34,8 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
         Some(body) if !progress.request_ended.get() && stream.wants(Callback::RequestBody) => {
             feed(stream, request, body)
         }
+        // All of it has been read, so nginx does not look at the connection, and a filter holds the end of it.
+        None if progress.request_ended.get() && lane.is_held() && request.has_lost_client() => CLIENT_GONE,
         // Without a body nginx asks whether a filter has something to add.
         _ => request.pass_request_body(body),
     };
