@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod cycle;
 pub(crate) mod event;
 pub(crate) mod filters;
+mod framing;
 pub(crate) mod guard;
 pub(crate) mod headers_in;
 pub(crate) mod headers_out;

@@ -20,7 +20,7 @@ use std::{
 use super::{
     chain::{Body, Links},
     outgoing::Outgoing,
-    parts::{Owners, Part, ReadError},
+    parts::{NoMemory, Owners, Part, ReadError},
     request::Request,
 };
 
@@ -61,10 +61,6 @@ struct Held {
     /// Even a parcel without bytes may be held.
     is_held: bool,
 }
-
-/// There is no memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoMemory;
 
 impl Lane {
     /// Forgets everything: the request's memory goes. Room for lists stays for the next request.
@@ -218,7 +214,7 @@ impl Lane {
     /// [`NoMemory`]; the parcel is then as it was.
     pub(crate) fn hold(&self, request: Request<'_>, filter: usize) -> Result<(), NoMemory> {
         let state = &mut *self.state.borrow_mut();
-        state.keep_bytes(request)?;
+        state.owners.keep_bytes(request, &mut state.shown)?;
         if state.held.len() <= filter {
             state.held.resize_with(filter + 1, Held::default);
         }
@@ -259,7 +255,7 @@ impl Lane {
     /// [`NoMemory`]; the parcel is then as it was.
     pub(crate) fn keep_back(&self, request: Request<'_>) -> Result<(), NoMemory> {
         let state = &mut *self.state.borrow_mut();
-        state.keep_bytes(request)?;
+        state.owners.keep_bytes(request, &mut state.shown)?;
         state.ready.append(&mut state.shown);
         Ok(())
     }
@@ -357,58 +353,5 @@ impl State {
             begin += part.len;
         }
         self.shown.len()
-    }
-
-    /// Copies what nginx has in memory into a block of ours, and gives nginx its buffers back.
-    fn keep_bytes(&mut self, request: Request<'_>) -> Result<(), NoMemory> {
-        let Self { shown, owners, .. } = self;
-        let total: usize = shown.iter().filter(|part| owners.is_lent(part)).map(|part| part.len).sum();
-        let block = match total {
-            0 => None,
-            _ => Some(owners.room(request, total).ok_or(NoMemory)?),
-        };
-        let mut filled = 0;
-        // The part kept last is a copy, whose bytes end where those of the next one go.
-        let mut follows_copy = false;
-        let mut kept = 0_usize;
-        for at in 0..shown.len() {
-            let Some(part) = shown.get(at).copied() else { break };
-            let part = match &block {
-                Some(block) if owners.is_lent(&part) => {
-                    let from = filled;
-                    // What is in memory is one piece, and can always be read.
-                    let _ = part.read(0..part.len, &mut |bytes| {
-                        owners.fill(block, from, bytes);
-                    });
-                    filled += part.len;
-                    owners.release(part.owner);
-                    if follows_copy
-                        && let Some(previous) = kept.checked_sub(1).and_then(|at| shown.get_mut(at))
-                    {
-                        previous.len += part.len;
-                        continue;
-                    }
-                    follows_copy = true;
-                    owners.share(block, from..filled)
-                }
-                _ => {
-                    follows_copy = false;
-                    let part = owners.detach(part);
-                    if part.len == 0 {
-                        // What it said of flushing has no meaning any more.
-                        owners.release(part.owner);
-                        continue;
-                    }
-                    part
-                }
-            };
-            if let Some(place) = shown.get_mut(kept) {
-                *place = part;
-                kept += 1;
-            }
-        }
-        shown.truncate(kept);
-        owners.release(block.and_then(|block| block.owner));
-        Ok(())
     }
 }

@@ -19,6 +19,10 @@ const PIECE: usize = 16 * 1024;
 /// Least bytes of a block.
 const BLOCK: usize = 256;
 
+/// There is no memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
 /// A part of a file could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadError;
@@ -292,5 +296,58 @@ impl Owners {
             }
             _ => None,
         }
+    }
+
+    /// Copies what nginx has of `shown` in memory into a block of ours, and gives nginx its buffers back.
+    pub(super) fn keep_bytes(&mut self, request: Request<'_>, shown: &mut Vec<Part>) -> Result<(), NoMemory> {
+        let owners = self;
+        let total: usize = shown.iter().filter(|part| owners.is_lent(part)).map(|part| part.len).sum();
+        let block = match total {
+            0 => None,
+            _ => Some(owners.room(request, total).ok_or(NoMemory)?),
+        };
+        let mut filled = 0;
+        // The part kept last is a copy, whose bytes end where those of the next one go.
+        let mut follows_copy = false;
+        let mut kept = 0_usize;
+        for at in 0..shown.len() {
+            let Some(part) = shown.get(at).copied() else { break };
+            let part = match &block {
+                Some(block) if owners.is_lent(&part) => {
+                    let from = filled;
+                    // What is in memory is one piece, and can always be read.
+                    let _ = part.read(0..part.len, &mut |bytes| {
+                        owners.fill(block, from, bytes);
+                    });
+                    filled += part.len;
+                    owners.release(part.owner);
+                    if follows_copy
+                        && let Some(previous) = kept.checked_sub(1).and_then(|at| shown.get_mut(at))
+                    {
+                        previous.len += part.len;
+                        continue;
+                    }
+                    follows_copy = true;
+                    owners.share(block, from..filled)
+                }
+                _ => {
+                    follows_copy = false;
+                    let part = owners.detach(part);
+                    if part.len == 0 {
+                        // What it said of flushing has no meaning any more.
+                        owners.release(part.owner);
+                        continue;
+                    }
+                    part
+                }
+            };
+            if let Some(place) = shown.get_mut(kept) {
+                *place = part;
+                kept += 1;
+            }
+        }
+        shown.truncate(kept);
+        owners.release(block.and_then(|block| block.owner));
+        Ok(())
     }
 }
