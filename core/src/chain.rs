@@ -188,15 +188,19 @@ impl<H: Host> Chain<H> {
                 verdict => return verdict,
             }
         }
+        let flow = self.flow(direction);
+        let trailers = flow.trailers_held && flow.trailers_seen == order + 1;
         if self.recall(direction, at) {
             let end = self.flow(direction).ended;
             match self.run_body(direction, order + 1, end) {
                 Verdict::Continue => {}
+                // A later filter holds the body now; trailers catch up with it.
+                Verdict::Pause if trailers => {}
                 verdict => return verdict,
             }
         }
         let flow = self.flow_mut(direction);
-        if flow.trailers_held && flow.trailers_seen == order + 1 {
+        if trailers {
             flow.trailers_held = false;
             return self.run_trailers(direction);
         }
@@ -214,6 +218,13 @@ impl<H: Host> Chain<H> {
     #[must_use]
     pub fn ended(&self, direction: Direction) -> bool {
         self.flow(direction).ended
+    }
+
+    /// Whether trailers have got past the last filter.
+    #[must_use]
+    pub fn trailers_passed(&self, direction: Direction) -> bool {
+        let flow = self.flow(direction);
+        flow.trailers_seen == self.steps.len() && !flow.trailers_held
     }
 
     fn run_headers(&mut self, direction: Direction) -> Verdict {

@@ -25,6 +25,11 @@ pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod tail;
+#[cfg(ngx_feature = "ssl")]
+pub(crate) mod tls;
+#[cfg(not(ngx_feature = "ssl"))]
+#[path = "ngx/tls/none.rs"]
+pub(crate) mod tls;
 pub(crate) mod unannounced;
 pub(crate) mod upstream;
 pub(crate) mod variable;

@@ -140,6 +140,11 @@ impl Stream {
         self.look(|chain| chain.ended(direction)) && !self.io.lane(direction).is_held()
     }
 
+    /// Whether trailers, and the body before them, have got past the last filter.
+    pub(crate) fn trailers_passed(&self, direction: Direction) -> bool {
+        self.look(|chain| chain.trailers_passed(direction)) && !self.io.lane(direction).is_held()
+    }
+
     fn look(&self, look: impl FnOnce(&Chain<Ngx>) -> bool) -> bool {
         self.chain.try_borrow().is_ok_and(|chain| chain.as_ref().is_some_and(look))
     }

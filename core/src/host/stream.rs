@@ -196,4 +196,6 @@ pub enum Attribute {
     RouteName,
     /// 1 for inbound, 2 for outbound.
     ListenerDirection,
+    /// Name of the machine.
+    NodeId,
 }

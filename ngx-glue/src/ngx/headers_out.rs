@@ -46,6 +46,16 @@ impl<'a> HeadersOut<'a> {
         unsafe { Table::new(list, self.0) }
     }
 
+    /// The list of trailers: what an upstream has sent after its body, and what filters add.
+    pub(crate) fn trailers(self) -> Table<'a> {
+        // SAFETY: the request lives; only the address of a field of it is taken.
+        let list = unsafe { &raw mut (*self.0.as_ptr()).headers_out.trailers };
+        // SAFETY: the address of a field is not null.
+        let list = unsafe { NonNull::new_unchecked(list) };
+        // SAFETY: the list is the request's, initialized when it was made (`ngx_http_alloc_request()`).
+        unsafe { Table::new(list, self.0) }
+    }
+
     /// The status; 0 while there is no response.
     pub(crate) fn status(self) -> usize {
         self.0.peek(|r| if r.err_status == 0 { r.headers_out.status } else { r.err_status })

@@ -2,7 +2,7 @@
 
 use weir_core::chain::{Direction, Verdict};
 
-use super::{response_headers, sending};
+use super::{response_headers, response_trailers, sending};
 use crate::{
     ngx::{
         chain::Body,
@@ -43,9 +43,11 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
         body.consume();
         return OK;
     }
+    let wanted =
+        response_headers::body_is_wanted(stream) || (last && response_trailers::follow(stream, request));
     if progress.sending.get() == Sending::Sent
         && !lane.is_waiting()
-        && (nothing || progress.response_passed.get() || !response_headers::body_is_wanted(stream))
+        && (nothing || progress.response_passed.get() || !wanted)
     {
         return sending::pass_untouched(stream, request, body, last);
     }
@@ -79,7 +81,11 @@ fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -
     let verdict = if progress.no_body.get() {
         Verdict::Continue
     } else {
-        stream.drive(Direction::Response, |chain| chain.body(Direction::Response, last))
+        let trailers = last && response_trailers::follow(stream, request);
+        progress.trailers.set(trailers);
+        stream.drive(Direction::Response, |chain| {
+            if trailers { response_trailers::show(chain) } else { chain.body(Direction::Response, last) }
+        })
     };
     advance(stream, request, verdict, came)
 }

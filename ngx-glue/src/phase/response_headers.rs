@@ -81,6 +81,7 @@ pub(super) fn show<'s>(
         stream.progress().response_ended.set(false);
         stream.progress().response_came.set(0);
         stream.progress().response_bytes.set(0);
+        stream.progress().trailers.set(false);
         // Called again, it goes on with the filters that have not seen the headers.
         match stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream)) {
             Verdict::Closed => return ERROR,

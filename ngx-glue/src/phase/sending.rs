@@ -12,6 +12,7 @@ use weir_core::chain::Direction;
 use super::{
     response_body::{broken, pump},
     response_headers::body_is_wanted,
+    response_trailers,
 };
 use crate::{
     ngx::{
@@ -65,6 +66,7 @@ fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
         out.remove(b"accept-ranges");
     }
     let length = out.content_length();
+    response_trailers::announce(request);
     let sent = request.pass_headers();
     if were_kept && !stream.io.tail().set_up(request) {
         return ERROR;
@@ -120,11 +122,13 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
     sent
 }
 
-/// Whether what has got past the filters is the end of the body.
+/// Whether what has got past the filters is the end of the body, and nothing that follows it is held.
 fn has_ended(stream: &Stream) -> bool {
     let progress = stream.progress();
     if progress.no_body.get() {
         progress.response_ended.get()
+    } else if progress.trailers.get() {
+        stream.trailers_passed(Direction::Response)
     } else {
         stream.body_ended(Direction::Response)
     }
@@ -197,6 +201,8 @@ pub(super) fn write_out(stream: &'static Stream, request: Request<'_>) -> isize 
 /// Tells nginx whether something of the response is kept here.
 pub(super) fn mark(stream: &Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
-    let is_kept = stream.progress().keeps_headers() || lane.is_busy() || stream.io.tail().is_busy();
+    let progress = stream.progress();
+    let keeps_end = progress.trailers.get() && !progress.response_passed.get();
+    let is_kept = progress.keeps_headers() || keeps_end || lane.is_busy() || stream.io.tail().is_busy();
     request.set_buffered_here(is_kept);
 }

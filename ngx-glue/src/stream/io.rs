@@ -113,6 +113,11 @@ impl StreamIo {
         self.response.get() == Access::None && !self.finished.get()
     }
 
+    /// Whether trailers of the response can still be changed: from its headers until the end.
+    pub(crate) fn can_edit_trailers(&self) -> bool {
+        self.response.get() != Access::None && !self.finished.get()
+    }
+
     // --- bodies --------------------------------------------------------------------------------------------------
 
     /// What the location says of bodies.

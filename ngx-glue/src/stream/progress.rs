@@ -65,6 +65,8 @@ pub(crate) struct Progress {
     pub(crate) no_body: Cell<bool>,
     /// The end of the response's body has come.
     pub(crate) response_ended: Cell<bool>,
+    /// The response's body has come to its end, and trailers that filters see follow it.
+    pub(crate) trailers: Cell<bool>,
     /// The end of the response's body has been passed on.
     pub(crate) response_passed: Cell<bool>,
     /// Bytes of the response's body that have come.
@@ -101,6 +103,7 @@ impl Progress {
             &self.had_length,
             &self.no_body,
             &self.response_ended,
+            &self.trailers,
             &self.response_passed,
             &self.bypass,
             &self.swallow,
