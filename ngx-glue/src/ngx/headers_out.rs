@@ -13,6 +13,7 @@ use super::{
     list::{Field, Slot, Table},
     memory::stored,
     request::Request,
+    variable,
 };
 
 /// Bytes of a time as HTTP writes it: `Mon, 28 Sep 1970 06:00:00 GMT`.
@@ -206,6 +207,7 @@ impl<'a> HeadersOut<'a> {
         if let Some(slot) = self.slot(name) {
             self.list().link(slot, name);
         }
+        variable::forget_response_header(self.0, name);
         if name.eq_ignore_ascii_case(b"last-modified") {
             let value = self.list().named(name).next().map_or(&[][..], Field::value);
             // SAFETY: the bytes are only read, and only as many as are given.

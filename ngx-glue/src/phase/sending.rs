@@ -15,6 +15,7 @@ use super::{
     response_trailers,
 };
 use crate::{
+    host::response_headers,
     ngx::{
         chain::Body,
         code::{ERROR, OK},
@@ -67,6 +68,7 @@ fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
     }
     let length = out.content_length();
     response_trailers::announce(request);
+    response_headers::settle(request);
     let sent = request.pass_headers();
     if were_kept && !stream.io.tail().set_up(request) {
         return ERROR;
