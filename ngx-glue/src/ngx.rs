@@ -25,6 +25,8 @@ pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(ngx_feature = "ssl")]
 pub(crate) mod tls;
 #[cfg(not(ngx_feature = "ssl"))]

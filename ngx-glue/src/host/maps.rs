@@ -158,8 +158,8 @@ pub(super) fn join<'a>(
         values().map(|value| value.len() + separator.len()).sum::<usize>().checked_sub(separator.len())?;
     let joined = request.allocate(len)?;
     let mut at = 0;
-    for value in values() {
-        let pieces = if at == 0 { [&[][..], value] } else { [separator, value] };
+    for (index, value) in values().enumerate() {
+        let pieces = if index == 0 { [&[][..], value] } else { [separator, value] };
         for piece in pieces {
             joined.get_mut(at..at + piece.len())?.copy_from_slice(piece);
             at += piece.len();
@@ -167,3 +167,6 @@ pub(super) fn join<'a>(
     }
     Some(joined)
 }
+
+#[cfg(test)]
+mod tests;
