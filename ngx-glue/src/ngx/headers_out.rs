@@ -207,6 +207,11 @@ impl<'a> HeadersOut<'a> {
         if let Some(slot) = self.slot(name) {
             self.list().link(slot, name);
         }
+        // nginx makes what this pointer leads to absolute (`absolute_redirect`). A Location that does not come from its
+        // own redirects is sent as it is, and not there (`ngx_http_upstream_rewrite_location()`).
+        if name.eq_ignore_ascii_case(b"location") {
+            self.0.edit(|r| r.headers_out.location = std::ptr::null_mut());
+        }
         variable::forget_response_header(self.0, name);
         if name.eq_ignore_ascii_case(b"last-modified") {
             let value = self.list().named(name).next().map_or(&[][..], Field::value);
@@ -236,7 +241,6 @@ impl<'a> HeadersOut<'a> {
             b"server" => server,
             b"date" => date,
             b"content-encoding" => content_encoding,
-            b"location" => location,
             b"refresh" => refresh,
             b"last-modified" => last_modified,
             b"content-range" => content_range,

@@ -120,9 +120,10 @@ const HEADERS_IN: &[(&str, usize)] = offsets! { ngx_http_headers_in_t:
     "authorization" => authorization, "keep-alive" => keep_alive, "cookie" => cookie,
 };
 
-/// Typed pointers of `ngx_http_headers_out_t`, but that of Content-Length, which filters never list.
+/// Typed pointers of `ngx_http_headers_out_t`, but those of Content-Length, which filters never list, and Location,
+/// which is only nginx's own.
 const HEADERS_OUT: &[(&str, usize)] = offsets! { ngx_http_headers_out_t:
-    "server" => server, "date" => date, "content-encoding" => content_encoding, "location" => location,
+    "server" => server, "date" => date, "content-encoding" => content_encoding,
     "refresh" => refresh, "last-modified" => last_modified, "content-range" => content_range,
     "accept-ranges" => accept_ranges, "www-authenticate" => www_authenticate, "expires" => expires, "etag" => etag,
     "cache-control" => cache_control, "link" => link,
