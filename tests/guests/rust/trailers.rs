@@ -10,7 +10,9 @@
 //! trailers set a=b;c=d        replaces all of them
 //! log dump                    and so on, in on_log
 //! first-body add NAME VALUE   in the first on_response_body
+//! every-body pause            in every on_response_body but the last: holds what has come
 //! trailers pause              holds them for ever
+//! trailers resume             holds them, and takes that back at once
 //! ```
 //!
 //! Every response callback is logged: `trailers: on_response_body 5 false`. What the host refuses is logged as
@@ -69,8 +71,11 @@ impl Trailers {
             }
             let (verb, name, value) =
                 (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
-            if verb == "pause" {
+            if verb == "pause" || verb == "resume" {
                 action = Action::Pause;
+                if verb == "resume" {
+                    self.resume_http_response();
+                }
             } else if let Err(status) = edit(when, verb, name, value) {
                 error!("trailers: {line}: {status:?}");
             }
@@ -118,7 +123,7 @@ impl HttpContext for Trailers {
         if self.bodies == 1 {
             let _ = self.run("first-body");
         }
-        if end_of_stream { self.run("body") } else { Action::Continue }
+        if end_of_stream { self.run("body") } else { self.run("every-body") }
     }
 
     fn on_http_response_trailers(&mut self, count: usize) -> Action {
