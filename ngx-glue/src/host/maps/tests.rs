@@ -250,7 +250,7 @@ fn check_trailers(request: Request<'static>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn requests_stay_whole(setup in setup(), edits in edits()) {
