@@ -170,8 +170,8 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
             buffers.get_buffer_bytes "bodies, VM and plugin configuration; other buffers are NOT_FOUND";
         full All proxy_get_buffer_status(buffer: i32, return_size: i32, return_unused: i32)
             buffers.get_buffer_status "as proxy_get_buffer_bytes";
-        missing All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)
-            - "edits of bodies";
+        full All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)
+            buffers.set_buffer_bytes "bodies";
         full All proxy_get_header_map_size(map: i32, return_size: i32) maps.get_size
             "headers of requests and responses; other maps are empty";
         full All proxy_get_header_map_pairs(map: i32, return_data: i32, return_size: i32) maps.get_pairs

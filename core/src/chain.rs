@@ -7,12 +7,17 @@
 
 use std::rc::Rc;
 
+mod flow;
+
+pub use flow::Direction;
+use flow::{Flow, Held};
+
 use crate::{
     abi::types::{Action, LogLevel, MapType},
     context::ContextId,
     failure::{Cause, Failure},
     filter::Callback,
-    host::{Host, LogLine, LogSink, Maps, Speaker},
+    host::{Bodies, Buffers, Hold, Host, LogLine, LogSink, Maps, Speaker},
     instance::{Asked, Params},
     plan::ChainId,
     shard::Inner,
@@ -23,11 +28,13 @@ use crate::{
 pub enum Verdict {
     /// Go on: every filter has seen it.
     Continue,
-    /// Hold the stream until a filter asks for it to be resumed ([`Chain::resume_request`]).
+    /// A filter holds what came, until it asks for it to be resumed ([`Chain::resume`]).
     Pause,
-    /// Send the local response that was recorded with the host. From [`Chain::response_headers`] it replaces the
-    /// response; call that again for the filters that have not seen it.
+    /// Send the local response that was recorded with the host. Where a response was on its way it takes its place;
+    /// call [`Chain::headers`] again for the filters that have not seen one.
     LocalResponse,
+    /// A filter holds more of a body than it may: answer 413 to a request, 502 in place of a response.
+    TooLarge,
     /// Close the stream.
     Closed,
     /// A filter failed; this has been logged. Answer with `status`, or reset where the headers have left.
@@ -45,8 +52,10 @@ pub(crate) struct Step {
     context: ContextId,
     /// Has failed, or could not be begun.
     failed: bool,
-    /// Has sent the local response that is on its way: it does not see it again.
-    sender: bool,
+    /// Has sent the local response that is on its way, or has seen the response that it replaces: it does not see it.
+    passed_by: bool,
+    /// What it holds of requests and responses.
+    held: [Held; 2],
 }
 
 /// The filters of one request. Ended by [`finish`](Self::finish), at the latest when dropped.
@@ -57,13 +66,10 @@ pub struct Chain<H: Host> {
     stream: H::Stream,
     steps: Vec<Step>,
     leases: Vec<crate::pool::Lease<H>>,
-    /// First filter that has not seen the request's headers.
-    request_next: usize,
-    /// Filters before this one have not seen the response's headers.
-    response_next: usize,
+    /// Requests, responses.
+    flows: [Flow; 2],
     /// A filter failed: what the proxy was or will be told.
     failed: Option<u16>,
-    warned_of_pause: bool,
     finished: bool,
 }
 
@@ -82,14 +88,11 @@ impl<H: Host> Chain<H> {
             stream,
             steps,
             leases,
-            request_next: 0,
-            response_next: 0,
+            flows: [Flow::default(); 2],
             failed: None,
-            warned_of_pause: false,
             finished: false,
         };
         chain.create_contexts();
-        chain.response_next = chain.steps.len();
         chain
     }
 
@@ -108,7 +111,7 @@ impl<H: Host> Chain<H> {
             };
             let created = lease.and_then(|lease| {
                 let context = self.leases[lease].with(Callback::ContextCreate, |instance| {
-                    instance.create_stream(step.root, &self.stream)
+                    instance.create_stream(step.root, at, &self.stream)
                 })??;
                 Ok((lease, context))
             });
@@ -118,13 +121,14 @@ impl<H: Host> Chain<H> {
                     lease: usize::MAX,
                     context: ContextId::NONE,
                     failed: true,
-                    sender: false,
+                    passed_by: false,
+                    held: [Held::default(); 2],
                 });
                 self.report(at, &failure);
                 (usize::MAX, ContextId::NONE)
             });
             if self.steps.len() == at {
-                self.steps.push(Step { lease, context, failed: false, sender: false });
+                self.steps.push(Step { lease, context, failed: false, passed_by: false, held: [Held::default(); 2] });
             }
             if self.failed.is_some() {
                 return;
@@ -138,68 +142,224 @@ impl<H: Host> Chain<H> {
         self.shard.pool.plans().chain(self.id).is_some_and(|plan| plan.wants(callback))
     }
 
-    /// The request's headers have come; `end_of_stream` says that no body follows.
-    pub fn request_headers(&mut self, end_of_stream: bool) -> Verdict {
-        self.request_next = 0;
-        self.resume_request_with(end_of_stream)
+    /// Number of filters.
+    #[must_use]
+    pub const fn filters(&self) -> usize {
+        self.steps.len()
     }
 
-    /// Goes on with the filter after the one that paused the request's headers.
-    pub fn resume_request(&mut self, end_of_stream: bool) -> Verdict {
-        self.resume_request_with(end_of_stream)
+    /// Headers have come; `end_of_stream` says that nothing follows them.
+    ///
+    /// For a response it may be called again after a verdict other than `Continue` and `Pause`, once another response
+    /// has been put in its place: it goes on with the filters that have not seen one.
+    pub fn headers(&mut self, direction: Direction, end_of_stream: bool) -> Verdict {
+        self.flow_mut(direction).headers_only = end_of_stream;
+        self.run_headers(direction)
     }
 
-    fn resume_request_with(&mut self, end_of_stream: bool) -> Verdict {
-        let callback = Callback::RequestHeaders;
-        while self.request_next < self.steps.len() {
-            if let Some(status) = self.failed {
+    /// A part of a body is shown as the host's buffer; `end_of_stream` says that it is the last.
+    ///
+    /// While a filter holds the headers a proxy keeps bodies back. Where it does not, they reach the filters up to that
+    /// one, and its going on with a body lets the headers go on too.
+    ///
+    /// `Continue` lets what the buffer holds now go on, and [`ended`](Self::ended) says whether that is the last;
+    /// after `Pause` a filter holds it.
+    pub fn body(&mut self, direction: Direction, end_of_stream: bool) -> Verdict {
+        self.run_body(direction, 0, end_of_stream)
+    }
+
+    /// Trailers have come; the body is complete. `Continue` lets what the buffer holds now go on before them.
+    pub fn trailers(&mut self, direction: Direction) -> Verdict {
+        self.run_trailers(direction)
+    }
+
+    /// Filter number `at` has asked for its held headers, body or trailers to go on. Where it holds none nothing
+    /// happens. Verdicts are those of what goes on; [`headers_passed`](Self::headers_passed) tells whether headers do.
+    pub fn resume(&mut self, direction: Direction, at: usize) -> Verdict {
+        if at >= self.steps.len() {
+            return Verdict::Continue;
+        }
+        let order = direction.turn(at, self.steps.len());
+        let flow = self.flow_mut(direction);
+        if flow.headers_held && flow.headers_seen == order + 1 {
+            flow.headers_held = false;
+            match self.run_headers(direction) {
+                Verdict::Continue | Verdict::Pause => {}
+                verdict => return verdict,
+            }
+        }
+        let flow = self.flow(direction);
+        let trailers = flow.trailers_held && flow.trailers_seen == order + 1;
+        if self.recall(direction, at) {
+            let end = self.flow(direction).ended;
+            match self.run_body(direction, order + 1, end) {
+                Verdict::Continue => {}
+                // A later filter holds the body now; trailers catch up with it.
+                Verdict::Pause if trailers => {}
+                verdict => return verdict,
+            }
+        }
+        let flow = self.flow_mut(direction);
+        if trailers {
+            flow.trailers_held = false;
+            return self.run_trailers(direction);
+        }
+        if flow.headers_held || flow.trailers_held { Verdict::Pause } else { Verdict::Continue }
+    }
+
+    /// Whether the headers have got past the last filter.
+    #[must_use]
+    pub fn headers_passed(&self, direction: Direction) -> bool {
+        let flow = self.flow(direction);
+        flow.headers_seen == self.steps.len() && !flow.headers_held
+    }
+
+    /// Whether the parcel that got past the last filter is the last one.
+    #[must_use]
+    pub fn ended(&self, direction: Direction) -> bool {
+        self.flow(direction).ended
+    }
+
+    /// Whether trailers have got past the last filter.
+    #[must_use]
+    pub fn trailers_passed(&self, direction: Direction) -> bool {
+        let flow = self.flow(direction);
+        flow.trailers_seen == self.steps.len() && !flow.trailers_held
+    }
+
+    fn run_headers(&mut self, direction: Direction) -> Verdict {
+        while self.flow(direction).headers_seen < self.steps.len() {
+            if let (Direction::Request, Some(status)) = (direction, self.failed) {
                 return Verdict::Failed { status };
             }
-            let at = self.request_next;
-            self.request_next += 1;
-            match self.headers(at, callback, MapType::HttpRequestHeaders, end_of_stream) {
+            match self.next_headers(direction) {
                 Verdict::Continue => {}
                 verdict => return verdict,
             }
         }
-        self.failed.map_or(Verdict::Continue, |status| Verdict::Failed { status })
+        match (direction, self.failed) {
+            (Direction::Request, Some(status)) => Verdict::Failed { status },
+            _ if self.flow(direction).headers_held => Verdict::Pause,
+            _ => Verdict::Continue,
+        }
     }
 
-    /// `size` bytes of the request's body are readable.
-    pub fn request_body(&mut self, size: usize, end_of_stream: bool) -> Verdict {
-        self.body(Callback::RequestBody, size, end_of_stream, false)
+    /// Shows the headers to the next filter that has not seen them.
+    fn next_headers(&mut self, direction: Direction) -> Verdict {
+        let flow = self.flow_mut(direction);
+        let (order, end) = (flow.headers_seen, flow.headers_only);
+        flow.headers_seen += 1;
+        let (callback, ..) = direction.callbacks();
+        if !self.wants(callback) {
+            return Verdict::Continue;
+        }
+        let count = self.count(direction.maps().0);
+        let verdict = self.call(direction.turn(order, self.steps.len()), callback, [0, count, i32::from(end), 0, 0]);
+        if verdict == Verdict::Pause {
+            self.flow_mut(direction).headers_held = true;
+        }
+        verdict
     }
 
-    /// The request's trailers have come.
-    pub fn request_trailers(&mut self) -> Verdict {
-        self.trailers(Callback::RequestTrailers, MapType::HttpRequestTrailers, false)
+    /// Takes the parcel from filter to filter, from number `from` in the direction's order on.
+    fn run_body(&mut self, direction: Direction, from: usize, end: bool) -> Verdict {
+        let mut end = end;
+        let (_, callback, _) = direction.callbacks();
+        for order in from..self.steps.len() {
+            if self.flow(direction).headers_seen <= order {
+                // Headers that were held above have been let go by a body.
+                match self.next_headers(direction) {
+                    Verdict::Continue | Verdict::Pause => {}
+                    verdict => return verdict,
+                }
+            }
+            let at = direction.turn(order, self.steps.len());
+            if self.recall(direction, at) {
+                end |= self.flow(direction).ended;
+            }
+            let size = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
+            let mut verdict = Verdict::Continue;
+            if (size > 0 || end) && self.wants(callback) {
+                let size = i32::try_from(size).unwrap_or(i32::MAX);
+                verdict = self.call(at, callback, [0, size, i32::from(end), 0, 0]);
+            }
+            if verdict == Verdict::Pause {
+                match self.stream.hold(direction.stream(), at) {
+                    Hold::Kept => {
+                        if let Some(step) = self.steps.get_mut(at) {
+                            step.held[direction as usize] = Held { body: true, end };
+                        }
+                        return Verdict::Pause;
+                    }
+                    Hold::TooLarge => return Verdict::TooLarge,
+                    Hold::StreamThrough => verdict = Verdict::Continue,
+                }
+            }
+            if verdict != Verdict::Continue {
+                return verdict;
+            }
+            let flow = self.flow_mut(direction);
+            if flow.headers_held && flow.headers_seen == order + 1 {
+                flow.headers_held = false;
+            }
+        }
+        self.flow_mut(direction).ended = end;
+        Verdict::Continue
     }
 
-    /// The response's headers have come; `end_of_stream` says that no body follows.
-    ///
-    /// Called again after a verdict other than `Continue`, it goes on with the filters that have not seen them.
-    pub fn response_headers(&mut self, end_of_stream: bool) -> Verdict {
-        while let Some(at) = self.response_next.checked_sub(1) {
-            self.response_next = at;
-            let verdict =
-                self.headers(at, Callback::ResponseHeaders, MapType::HttpResponseHeaders, end_of_stream);
-            match verdict {
-                Verdict::Continue => {}
-                Verdict::Pause => self.warn_of_pause(at, Callback::ResponseHeaders),
-                verdict => return verdict,
+    /// Puts what filter `at` holds before the parcel; false when it holds nothing. Whether the held parcel was the last
+    /// is left in `ended`.
+    fn recall(&mut self, direction: Direction, at: usize) -> bool {
+        let held = self.steps.get_mut(at).map(|step| std::mem::take(&mut step.held[direction as usize]));
+        match held {
+            Some(held) if held.body => {
+                self.stream.recall(direction.stream(), at);
+                self.flow_mut(direction).ended = held.end;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn run_trailers(&mut self, direction: Direction) -> Verdict {
+        let (_, _, callback) = direction.callbacks();
+        while self.flow(direction).trailers_seen < self.steps.len() {
+            let order = self.flow(direction).trailers_seen;
+            self.flow_mut(direction).trailers_seen += 1;
+            let at = direction.turn(order, self.steps.len());
+            if self.wants(callback) {
+                let count = self.count(direction.maps().1);
+                match self.call(at, callback, [0, count, 0, 0, 0]) {
+                    Verdict::Continue => {}
+                    Verdict::Pause => {
+                        self.flow_mut(direction).trailers_held = true;
+                        return Verdict::Pause;
+                    }
+                    verdict => return verdict,
+                }
+            }
+            // A filter that lets the trailers go lets the body that it held go before them.
+            if self.recall(direction, at) {
+                match self.run_body(direction, order + 1, false) {
+                    Verdict::Continue | Verdict::Pause => {}
+                    verdict => return verdict,
+                }
             }
         }
         Verdict::Continue
     }
 
-    /// `size` bytes of the response's body are readable.
-    pub fn response_body(&mut self, size: usize, end_of_stream: bool) -> Verdict {
-        self.body(Callback::ResponseBody, size, end_of_stream, true)
+    fn flow(&self, direction: Direction) -> &Flow {
+        &self.flows[direction as usize]
     }
 
-    /// The response's trailers have come.
-    pub fn response_trailers(&mut self) -> Verdict {
-        self.trailers(Callback::ResponseTrailers, MapType::HttpResponseTrailers, true)
+    fn flow_mut(&mut self, direction: Direction) -> &mut Flow {
+        &mut self.flows[direction as usize]
+    }
+
+    /// Number of pairs of `map`, as a callback's parameter.
+    fn count(&self, map: MapType) -> i32 {
+        i32::try_from(self.stream.map_len(map)).unwrap_or(i32::MAX)
     }
 
     /// Ends every context (`on_done`, `on_log`, `on_delete`) and gives the instances back. Does nothing the second
@@ -231,41 +391,6 @@ impl<H: Host> Chain<H> {
         self.shard.keep_vecs(vecs);
     }
 
-    fn headers(&mut self, at: usize, callback: Callback, map: MapType, end_of_stream: bool) -> Verdict {
-        if !self.wants(callback) {
-            return Verdict::Continue;
-        }
-        let count = i32::try_from(self.stream.map_len(map)).unwrap_or(i32::MAX);
-        self.call(at, callback, [0, count, i32::from(end_of_stream), 0, 0])
-    }
-
-    fn body(&mut self, callback: Callback, size: usize, end_of_stream: bool, reverse: bool) -> Verdict {
-        let size = i32::try_from(size).unwrap_or(i32::MAX);
-        self.each(callback, [0, size, i32::from(end_of_stream), 0, 0], reverse)
-    }
-
-    fn trailers(&mut self, callback: Callback, map: MapType, reverse: bool) -> Verdict {
-        let count = i32::try_from(self.stream.map_len(map)).unwrap_or(i32::MAX);
-        self.each(callback, [0, count, 0, 0, 0], reverse)
-    }
-
-    /// Calls `callback` of every filter, in the request's order or in `reverse`.
-    fn each(&mut self, callback: Callback, params: Params, reverse: bool) -> Verdict {
-        if !self.wants(callback) {
-            return Verdict::Continue;
-        }
-        let len = self.steps.len();
-        for at in 0..len {
-            let at = if reverse { len - 1 - at } else { at };
-            match self.call(at, callback, params) {
-                Verdict::Continue => {}
-                Verdict::Pause => self.warn_of_pause(at, callback),
-                verdict => return verdict,
-            }
-        }
-        Verdict::Continue
-    }
-
     /// Calls `callback` of filter number `at`, with its context as the first parameter.
     fn call(&mut self, at: usize, callback: Callback, params: Params) -> Verdict {
         let Some(step) = self.steps.get(at) else { return Verdict::Continue };
@@ -273,7 +398,7 @@ impl<H: Host> Chain<H> {
             callback,
             Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers
         );
-        if step.failed || (step.sender && response) {
+        if step.failed || (step.passed_by && response) {
             return Verdict::Continue;
         }
         let (context, lease_at) = (step.context, step.lease);
@@ -296,12 +421,7 @@ impl<H: Host> Chain<H> {
                 Verdict::Failed { status: self.failed.unwrap_or(FAILED) }
             }
             Ok((_, asked)) if self.is_ours(lease_at, asked.local_response) => {
-                for step in &mut self.steps {
-                    step.sender = false;
-                }
-                if let Some(step) = self.steps.get_mut(at) {
-                    step.sender = true;
-                }
+                self.pass_by(at);
                 Verdict::LocalResponse
             }
             Ok((_, asked)) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
@@ -318,6 +438,16 @@ impl<H: Host> Chain<H> {
         context.is_some_and(|id| self.steps.iter().any(|step| step.lease == lease && step.context == id))
     }
 
+    /// A local response is on its way: it does not go through the filter that sent it (number `at`), nor through those
+    /// that have seen the response it replaces.
+    fn pass_by(&mut self, at: usize) {
+        let seen = self.flow(Direction::Response).headers_seen;
+        let count = self.steps.len();
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            step.passed_by = index == at || Direction::Response.turn(index, count) < seen;
+        }
+    }
+
     /// Logs the failure of filter number `at` and takes it out of the request.
     fn report(&mut self, at: usize, failure: &Failure) {
         if let Some(step) = self.steps.get_mut(at) {
@@ -326,17 +456,6 @@ impl<H: Host> Chain<H> {
         let unavailable = matches!(failure.cause, Cause::Unavailable(_));
         self.failed.get_or_insert(if unavailable { UNAVAILABLE } else { FAILED });
         self.say(at, LogLevel::Error, &failure.to_string());
-    }
-
-    fn warn_of_pause(&mut self, at: usize, callback: Callback) {
-        if !std::mem::replace(&mut self.warned_of_pause, true) {
-            let text = format!(
-                "paused in {}; only {} can pause: the stream goes on",
-                callback.name(),
-                Callback::RequestHeaders.name()
-            );
-            self.say(at, LogLevel::Warn, &text);
-        }
     }
 
     fn say(&self, at: usize, level: LogLevel, message: &str) {

@@ -49,6 +49,8 @@ pub(crate) enum Life {
 pub(crate) struct StreamContext<S> {
     /// Its root context.
     pub(crate) root: ContextId,
+    /// Number of its filter in the request's chain.
+    pub(crate) filter: usize,
     /// The request, until it is gone.
     pub(crate) host: Option<S>,
     pub(crate) life: Life,
@@ -106,9 +108,9 @@ impl<S, P> Contexts<S, P> {
     }
 
     /// A new stream context under `root`.
-    pub(crate) fn add_stream(&mut self, root: ContextId, host: S) -> ContextId {
+    pub(crate) fn add_stream(&mut self, root: ContextId, filter: usize, host: S) -> ContextId {
         let id = self.take_id();
-        self.streams.insert(id.0, StreamContext { root, host: Some(host), life: Life::Active });
+        self.streams.insert(id.0, StreamContext { root, filter, host: Some(host), life: Life::Active });
         id
     }
 
@@ -185,6 +187,11 @@ impl<S, P> Contexts<S, P> {
         self.stream(self.effective)?.host.as_ref()
     }
 
+    /// Number of the effective context's filter in its request's chain.
+    pub(crate) fn effective_filter(&self) -> Option<usize> {
+        self.stream(self.effective).map(|stream| stream.filter)
+    }
+
     /// `proxy_done`: the effective context, if it is ending, is done. False when it is not ending.
     pub(crate) fn complete_effective(&mut self) -> bool {
         match self.streams.get_mut(&self.effective.0) {
@@ -231,7 +238,7 @@ mod tests {
         let second = contexts.add_root("second");
         assert_eq!((first, second), (ContextId(1), ContextId(2)));
         assert_eq!(Contexts::<(), &str>::root_id(1), second);
-        let stream = contexts.add_stream(second, ());
+        let stream = contexts.add_stream(second, 0, ());
         contexts.set_effective(stream);
         assert_eq!(contexts.effective_plugin(), Some(&"second"));
         assert!(contexts.effective_host().is_some());
@@ -244,20 +251,20 @@ mod tests {
     fn ids_are_not_used_again_and_wrap_past_what_lives() {
         let mut contexts = Contexts::<(), ()>::new();
         let root = contexts.add_root(());
-        let first = contexts.add_stream(root, ());
+        let first = contexts.add_stream(root, 0, ());
         contexts.remove_stream(first);
-        assert_ne!(contexts.add_stream(root, ()), first);
+        assert_ne!(contexts.add_stream(root, 0, ()), first);
         contexts.next = u32::MAX;
-        assert_eq!(contexts.add_stream(root, ()), ContextId(u32::MAX));
-        assert_eq!(contexts.add_stream(root, ()), ContextId(2), "1 is the root");
-        assert_eq!(contexts.add_stream(root, ()), ContextId(4), "3 lives");
+        assert_eq!(contexts.add_stream(root, 0, ()), ContextId(u32::MAX));
+        assert_eq!(contexts.add_stream(root, 0, ()), ContextId(2), "1 is the root");
+        assert_eq!(contexts.add_stream(root, 0, ()), ContextId(4), "3 lives");
     }
 
     #[test]
     fn a_removed_context_is_no_longer_effective() {
         let mut contexts = Contexts::<(), ()>::new();
         let root = contexts.add_root(());
-        let stream = contexts.add_stream(root, ());
+        let stream = contexts.add_stream(root, 0, ());
         contexts.set_effective(stream);
         contexts.remove_stream(stream);
         assert_eq!(contexts.effective, ContextId::NONE);

@@ -12,7 +12,7 @@ pub mod views;
 
 pub use root::RootHost;
 pub use stream::{Attribute, LocalResponse, StreamError, StreamHost, Value};
-pub use views::{BufferError, Buffers, MapError, Maps};
+pub use views::{Bodies, BufferError, Buffers, Hold, MapError, Maps};
 
 /// A proxy: the pair of handles that its worker and its requests are known by.
 pub trait Host: Sized + std::fmt::Debug + 'static {

@@ -259,10 +259,10 @@ impl<H: Host> Instance<H> {
         (memory.unwrap_or_default(), globals)
     }
 
-    /// A new stream context under root number `root`, for the request behind `host`.
-    pub(crate) fn create_stream(&mut self, root: usize, host: &H::Stream) -> Result<ContextId, Failure> {
+    /// A new stream context under root number `root`, for filter number `filter` of the request behind `host`.
+    pub(crate) fn create_stream(&mut self, root: usize, filter: usize, host: &H::Stream) -> Result<ContextId, Failure> {
         let root = ContextsOf::<H>::root_id(root);
-        let id = self.store.data_mut().contexts.add_stream(root, host.clone());
+        let id = self.store.data_mut().contexts.add_stream(root, filter, host.clone());
         self.enter(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
         Ok(id)
     }

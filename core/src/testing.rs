@@ -12,12 +12,13 @@ use std::{
 };
 
 use crate::{
+    chain::Direction,
     abi::{
         properties::Properties,
         types::{BufferType, LogLevel, MapType, StreamType},
     },
     host::{
-        Attribute, BufferError, Buffers, Host, LocalResponse, LogLine, LogSink, MapError, Maps, RootHost,
+        Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps, RootHost,
         Speaker, StreamError, StreamHost, Value,
     },
 };
@@ -127,8 +128,12 @@ pub struct Parts {
     pub sent: Option<Sent>,
     /// The response's headers have left.
     pub headers_sent: bool,
-    /// Directions that were resumed.
-    pub resumed: Vec<StreamType>,
+    /// Parts of bodies that filters hold.
+    pub held: HashMap<(StreamType, usize), Vec<Vec<u8>>>,
+    /// Most bytes that a filter may hold, and what becomes of more.
+    pub hold_limit: Option<(usize, Hold)>,
+    /// Directions that were resumed, and the filters that asked for it.
+    pub resumed: Vec<(StreamType, usize)>,
     /// Directions that were closed.
     pub closed: Vec<StreamType>,
     /// The request is over: nothing can be reached any more.
@@ -303,6 +308,44 @@ impl Buffers for Request {
         }
         Ok(())
     }
+
+    fn write_buffer(&self, buffer: BufferType, range: Range<usize>, bytes: &[u8]) -> Result<(), BufferError> {
+        let mut parts = self.parts.borrow_mut();
+        if parts.gone {
+            return Err(BufferError::Unavailable);
+        }
+        let pieces = parts.buffers.get_mut(&buffer).ok_or(BufferError::Unavailable)?;
+        let mut whole = pieces.concat();
+        whole.splice(range, bytes.iter().copied());
+        *pieces = vec![whole];
+        Ok(())
+    }
+}
+
+impl Bodies for Request {
+    fn hold(&self, stream: StreamType, filter: usize) -> Hold {
+        let mut parts = self.parts.borrow_mut();
+        let Some(buffer) = Direction::of(stream).map(Direction::buffer) else { return Hold::Kept };
+        let pieces = parts.buffers.get_mut(&buffer).map(std::mem::take).unwrap_or_default();
+        let size: usize = pieces.iter().map(Vec::len).sum();
+        if let Some((limit, beyond)) = parts.hold_limit
+            && size > limit
+        {
+            parts.buffers.insert(buffer, pieces);
+            return beyond;
+        }
+        parts.held.entry((stream, filter)).or_default().extend(pieces);
+        Hold::Kept
+    }
+
+    fn recall(&self, stream: StreamType, filter: usize) {
+        let mut parts = self.parts.borrow_mut();
+        let Some(buffer) = Direction::of(stream).map(Direction::buffer) else { return };
+        let mut pieces = parts.held.remove(&(stream, filter)).unwrap_or_default();
+        let shown = parts.buffers.entry(buffer).or_default();
+        pieces.append(shown);
+        *shown = pieces;
+    }
 }
 
 impl StreamHost for Request {
@@ -355,12 +398,12 @@ impl StreamHost for Request {
         Ok(())
     }
 
-    fn resume(&self, stream: StreamType) -> Result<(), StreamError> {
+    fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError> {
         let mut parts = self.parts.borrow_mut();
         if parts.gone {
             return Err(StreamError::Gone);
         }
-        parts.resumed.push(stream);
+        parts.resumed.push((stream, filter));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The configuration: what the directives say, how locations inherit it, and what is made of it before workers start.
 
+pub(crate) mod bodies;
 pub(crate) mod location;
 pub(crate) mod main;
 pub(crate) mod place;

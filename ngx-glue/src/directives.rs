@@ -58,8 +58,19 @@ pub(crate) static MAIN: [Directive<Main>; 12] = [
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 3] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 6] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_subrequests", LOCATION | NGX_CONF_TAKE1, Location::subrequests_flag),
+    Directive::new(
+        c"proxy_wasm_request_body_buffer",
+        LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
+        Location::request_body_buffer,
+    ),
+    Directive::new(
+        c"proxy_wasm_response_body_buffer",
+        LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
+        Location::response_body_buffer,
+    ),
+    Directive::new(c"proxy_wasm_body_while_paused", LOCATION | NGX_CONF_TAKE1, Location::body_while_paused),
 ];

@@ -6,7 +6,8 @@ mod body;
 mod maps;
 mod properties;
 mod request_headers;
-mod response_headers;
+pub(crate) mod response_headers;
+mod response_trailers;
 pub(crate) mod root;
 pub(crate) mod stream;
 

@@ -10,15 +10,28 @@ pub(crate) mod connection;
 pub(crate) mod cycle;
 pub(crate) mod event;
 pub(crate) mod filters;
+mod framing;
 pub(crate) mod guard;
 pub(crate) mod headers_in;
 pub(crate) mod headers_out;
+pub(crate) mod lane;
 pub(crate) mod list;
 pub(crate) mod log;
 mod memory;
 mod name;
+mod outgoing;
+mod parts;
 pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
+pub(crate) mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(ngx_feature = "ssl")]
+pub(crate) mod tls;
+#[cfg(not(ngx_feature = "ssl"))]
+#[path = "ngx/tls/none.rs"]
+pub(crate) mod tls;
+pub(crate) mod unannounced;
 pub(crate) mod upstream;
 pub(crate) mod variable;

@@ -8,13 +8,10 @@
 //! Two halves: [`StreamIo`] is what hostcalls reach while a callback runs; the chain, which is borrowed meanwhile, is
 //! only reached from nginx's side.
 
-use std::{
-    cell::{Cell, RefCell},
-    fmt,
-};
+use std::{cell::RefCell, fmt};
 
 use weir_core::{
-    chain::{Chain, Verdict},
+    chain::{Chain, Direction, Verdict},
     filter::Callback,
 };
 
@@ -26,22 +23,12 @@ use crate::{
 pub(crate) mod io;
 pub(crate) mod live;
 pub(crate) mod local;
+mod progress;
 pub(crate) mod resume;
 pub(crate) mod uri;
 
 pub(crate) use io::StreamIo;
-
-/// How far the request's headers have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Headers {
-    /// The filters have not seen all of them.
-    #[default]
-    Pending,
-    /// A filter holds them: phases have stopped.
-    Paused,
-    /// All filters that are to see them have.
-    Seen,
-}
+pub(crate) use progress::{Headers, Progress, Reading, Sending};
 
 /// The record of one request.
 pub(crate) struct Stream {
@@ -50,42 +37,6 @@ pub(crate) struct Stream {
     chain: RefCell<Option<Chain<Ngx>>>,
     wake: Wake,
     progress: Progress,
-}
-
-/// How far the request has come.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// The request's headers.
-    pub(crate) headers: Cell<Headers>,
-    /// No further callback for the request's body follows.
-    pub(crate) request_ended: Cell<bool>,
-    /// The response's headers have come by.
-    pub(crate) response_seen: Cell<bool>,
-    /// No further callback for the response's body follows.
-    pub(crate) response_ended: Cell<bool>,
-    /// What nginx still has of the response's body is thrown away: another one was sent instead.
-    pub(crate) swallow: Cell<bool>,
-    /// The client has asked with HEAD, so no body is sent, whatever the method has become.
-    pub(crate) client_sent_head: Cell<bool>,
-    /// The contexts have ended.
-    pub(crate) finished: Cell<bool>,
-}
-
-impl Progress {
-    fn reset(&self) {
-        self.headers.set(Headers::Pending);
-        let flags = [
-            &self.request_ended,
-            &self.response_seen,
-            &self.response_ended,
-            &self.swallow,
-            &self.client_sent_head,
-            &self.finished,
-        ];
-        for flag in flags {
-            flag.set(false);
-        }
-    }
 }
 
 impl fmt::Debug for Stream {
@@ -135,6 +86,7 @@ impl Stream {
             return Err(NotBegun);
         }
         stream.progress.client_sent_head.set(request.is_head());
+        stream.io.set_bodies(location.bodies());
         let chain = location.begin(&stream.token()).ok_or(NotBegun)?;
         stream.chain.replace(Some(chain));
         Ok(Some(stream))
@@ -150,12 +102,51 @@ impl Stream {
         &self.progress
     }
 
-    /// Calls filters through `run`. Without a chain, or below one of its own callbacks, nobody is called.
-    pub(crate) fn drive(&self, run: impl FnOnce(&mut Chain<Ngx>) -> Verdict) -> Verdict {
-        match self.chain.try_borrow_mut().as_deref_mut() {
-            Ok(Some(chain)) => run(chain),
+    /// Calls filters through `run`, which sees to what comes in `direction`. Without a chain, or below one of its own
+    /// callbacks, nobody is called.
+    ///
+    /// A filter may take its pause back in the callback that it pauses from. What else callbacks want to go on with has
+    /// an event of its own.
+    pub(crate) fn drive(
+        &'static self,
+        direction: Direction,
+        run: impl FnOnce(&mut Chain<Ngx>) -> Verdict,
+    ) -> Verdict {
+        let verdict = match self.chain.try_borrow_mut().as_deref_mut() {
+            Ok(Some(chain)) => self.io.lane(direction).open(|| {
+                let mut verdict = run(chain);
+                while verdict == Verdict::Pause
+                    && let Some(filter) = self.io.take_wish(direction)
+                {
+                    verdict = chain.resume(direction, filter);
+                }
+                verdict
+            }),
             _ => Verdict::Continue,
+        };
+        if self.io.has_wishes() {
+            self.wake();
         }
+        verdict
+    }
+
+    /// Whether the headers have got past the last filter.
+    pub(crate) fn headers_passed(&self, direction: Direction) -> bool {
+        self.look(|chain| chain.headers_passed(direction))
+    }
+
+    /// Whether what has got past the last filter is the end of the body.
+    pub(crate) fn body_ended(&self, direction: Direction) -> bool {
+        self.look(|chain| chain.ended(direction)) && !self.io.lane(direction).is_held()
+    }
+
+    /// Whether trailers, and the body before them, have got past the last filter.
+    pub(crate) fn trailers_passed(&self, direction: Direction) -> bool {
+        self.look(|chain| chain.trailers_passed(direction)) && !self.io.lane(direction).is_held()
+    }
+
+    fn look(&self, look: impl FnOnce(&Chain<Ngx>) -> bool) -> bool {
+        self.chain.try_borrow().is_ok_and(|chain| chain.as_ref().is_some_and(look))
     }
 
     /// Whether one of the request's callbacks runs now.
@@ -165,7 +156,7 @@ impl Stream {
 
     /// Whether some filter has this callback.
     pub(crate) fn wants(&self, callback: Callback) -> bool {
-        self.chain.try_borrow().is_ok_and(|chain| chain.as_ref().is_some_and(|chain| chain.wants(callback)))
+        self.look(|chain| chain.wants(callback))
     }
 
     /// Lets the request be looked at again when nginx has got control back.

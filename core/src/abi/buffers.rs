@@ -1,9 +1,9 @@
-//! Buffers: `proxy_get_buffer_bytes`, `proxy_get_buffer_status`.
+//! Buffers: `proxy_get_buffer_bytes`, `proxy_get_buffer_status`, `proxy_set_buffer_bytes`.
 
 use wasmtime::Caller;
 
 use super::{
-    memory::{give, give_with, guest_size, put_u32},
+    memory::{give, give_with, guest_size, parts, put_u32, slice},
     status::{Hostcall, Status},
     types::BufferType,
 };
@@ -88,4 +88,35 @@ pub(super) fn get_buffer_status<H: Host>(
     };
     put_u32(caller, return_size, guest_size(len)?)?;
     put_u32(caller, return_unused, 0)
+}
+
+/// Replaces `size` bytes from `start` on: size 0 at 0 prepends, a start at or behind the end appends.
+pub(super) fn set_buffer_bytes<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    buffer: i32,
+    start: i32,
+    size: i32,
+    data: i32,
+    data_size: i32,
+) -> Hostcall {
+    let buffer = BufferType::from_raw(buffer).ok_or(Status::BadArgument)?;
+    let stream = caller.data().stream()?;
+    let (memory, state) = parts(caller)?;
+    let bytes = slice(memory, data, data_size)?;
+    let result = stream.as_ref().ok_or(BufferError::Unavailable).and_then(|stream| {
+        let len = stream.buffer_len(buffer).ok_or(BufferError::Unavailable)?;
+        let start = (start.cast_unsigned() as usize).min(len);
+        let end = start.saturating_add(size.cast_unsigned() as usize).min(len);
+        stream.write_buffer(buffer, start..end, bytes)
+    });
+    match result {
+        Ok(()) => Ok(()),
+        Err(error @ (BufferError::Unavailable | BufferError::Frozen)) => {
+            let callback = state.callback.name();
+            state.warn(&format!("change of {buffer:?} dropped in {callback}: {error}"));
+            // As with maps: the answer is one that the SDK survives.
+            state.refused().map_err(|_| error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -8,8 +8,7 @@ use crate::{filter::Callback, host::Host};
 /// Callbacks that are known, but not called yet, and what they wait for.
 const NOT_CALLED: &[(Callback, &str)] = &[
     (Callback::Tick, "timers of root contexts"),
-    (Callback::RequestTrailers, "trailers"),
-    (Callback::ResponseTrailers, "trailers"),
+    (Callback::RequestTrailers, "nginx drops the trailers of requests while it reads them"),
     (Callback::HttpCallResponse, "calls out"),
     (Callback::GrpcReceiveInitialMetadata, "calls out"),
     (Callback::GrpcReceive, "calls out"),
@@ -21,12 +20,17 @@ const NOT_CALLED: &[(Callback, &str)] = &[
 
 /// Limits of what is called and works, in sentences.
 const LIMITS: &[&str] = &[
-    "`proxy_on_request_headers` may pause; a pause from any other callback is logged once as a warning, and the \
-     stream goes on.",
-    "Bodies are passed on as they are: they can be read in their callbacks, but not changed or held.",
     "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
      file or by `return`.",
-    "Attributes of certificates and of the upstream's TLS connection are NOT_FOUND.",
+    "Trailers of an upstream come by where nginx passes them on: with `proxy_pass_trailers on` or `grpc_pass`. The last \
+     call of `on_response_body` has `end_of_stream` false then, and `on_response_trailers` follows.",
+    "A filter may add trailers of the response from `on_response_headers` on. A response of HTTP/1.1 is sent in chunks \
+     then; once its headers have left with a Content-Length it takes no trailers any more.",
+    "`upstream.local_address` and what is known of the upstream's TLS can be read until the response has come, for \
+     example in `on_response_headers`; later it is NOT_FOUND.",
+    "`response.flags` has those of Envoy's flags that nginx can tell: upstream timeout, failure and termination, rate \
+     limiting, a client that has gone.",
+    "Of `node.*` there is `node.id`, the name of the machine.",
 ];
 
 /// The text of docs/ABI.md for host `H`. The host only names types: every host has the same table.

@@ -152,6 +152,7 @@ pub(super) const ATTRIBUTES: &[(&str, Attribute)] = &[
     ("cluster_name", Attribute::ClusterName),
     ("route_name", Attribute::RouteName),
     ("listener_direction", Attribute::ListenerDirection),
+    ("node.id", Attribute::NodeId),
 ];
 
 /// What a normalized path leads to.

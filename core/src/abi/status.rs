@@ -82,7 +82,8 @@ impl From<BufferError> for HostcallError {
     fn from(error: BufferError) -> Self {
         Self::Status(match error {
             BufferError::Unavailable => Status::NotFound,
-            BufferError::Io => Status::InternalFailure,
+            BufferError::Frozen => Status::BadArgument,
+            BufferError::Io | BufferError::NoMemory => Status::InternalFailure,
         })
     }
 }

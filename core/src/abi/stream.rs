@@ -95,7 +95,8 @@ pub(super) fn continue_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream
         return Err(Status::Unimplemented.into());
     }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
-    Ok(stream.resume(direction)?)
+    let filter = caller.data().contexts.effective_filter().ok_or(Status::NotFound)?;
+    Ok(stream.resume(direction, filter)?)
 }
 
 pub(super) fn continue_request<H: Host>(caller: &mut Caller<'_, State<H>>) -> Hostcall {

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{Buffers, LogSink, Maps};
+use super::{Bodies, Buffers, LogSink, Maps};
 use crate::abi::{LocalHeaders, properties::Properties, types::StreamType};
 
 /// One request. A cheap handle (a token or a counted reference), cloned at will; it must never reach memory that the
 /// request no longer owns: once the request is gone every method answers with nothing.
-pub trait StreamHost: LogSink + Maps + Buffers + Clone + std::fmt::Debug + 'static {
+pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debug + 'static {
     /// First segment of property paths that belong to the proxy itself (`ngx` for nginx).
     const NATIVE_PREFIX: &'static [u8];
 
@@ -34,11 +34,12 @@ pub trait StreamHost: LogSink + Maps + Buffers + Clone + std::fmt::Debug + 'stat
     /// [`StreamError::TooLate`] when the response's headers have left.
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError>;
 
-    /// Asks for the paused direction to go on, once the callback has returned. Nothing paused: no error.
+    /// Asks for what filter number `filter` holds in that direction to go on, once the callback has returned, from an
+    /// event of its own ([`Chain::resume`](crate::chain::Chain::resume)). Nothing held: no error.
     ///
     /// # Errors
     /// [`StreamError`] when the stream has no such direction.
-    fn resume(&self, stream: StreamType) -> Result<(), StreamError>;
+    fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError>;
 
     /// Asks for the stream to be closed, once the callback has returned.
     ///
@@ -195,4 +196,6 @@ pub enum Attribute {
     RouteName,
     /// 1 for inbound, 2 for outbound.
     ListenerDirection,
+    /// Name of the machine.
+    NodeId,
 }

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::abi::types::{BufferType, MapType};
+use crate::abi::types::{BufferType, MapType, StreamType};
 
 /// Why an edit of a map did not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,33 @@ pub trait Buffers {
         range: Range<usize>,
         piece: &mut dyn FnMut(&[u8]),
     ) -> Result<(), BufferError>;
+
+    /// Replaces the bytes of `range`, which lies inside the buffer, by `bytes`: an empty range inserts.
+    ///
+    /// # Errors
+    /// [`BufferError`]; the buffer is then as it was.
+    fn write_buffer(&self, buffer: BufferType, range: Range<usize>, bytes: &[u8]) -> Result<(), BufferError>;
+}
+
+/// Parts of bodies that filters hold. The chain alone calls these, between callbacks.
+pub trait Bodies {
+    /// Puts what the buffer of `stream` (request or response) shows aside for filter number `filter`, behind what it
+    /// holds already; the buffer is empty afterwards.
+    fn hold(&self, stream: StreamType, filter: usize) -> Hold;
+
+    /// Puts what filter number `filter` holds before what the buffer shows.
+    fn recall(&self, stream: StreamType, filter: usize);
+}
+
+/// What became of a part of a body that a filter wants to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is held.
+    Kept,
+    /// More than the configuration allows, which says that the stream fails then.
+    TooLarge,
+    /// More than the configuration allows, which says that it goes on then.
+    StreamThrough,
 }
 
 /// Why a buffer could not be read or changed.
@@ -92,4 +119,10 @@ pub enum BufferError {
     /// Its bytes could not be read.
     #[error("the bytes could not be read")]
     Io,
+    /// It cannot be changed (any more).
+    #[error("the buffer cannot be changed in this phase")]
+    Frozen,
+    /// The proxy has no memory for it.
+    #[error("no memory for the change")]
+    NoMemory,
 }

@@ -12,10 +12,15 @@ use weir_core::{
 
 use super::{
     Refusal,
+    bodies::{Bodies, Limit},
     main::{Main, filter_name},
     place::Place,
 };
-use crate::{host::Ngx, host::stream::RequestToken, ngx::conf::Conf, worker::Runtime};
+use crate::{
+    host::{Ngx, stream::RequestToken},
+    ngx::conf::{Conf, size},
+    worker::Runtime,
+};
 
 /// The configuration of one `http`, `server`, `location` or `if` block.
 #[derive(Debug, Default)]
@@ -30,6 +35,9 @@ struct Draft {
     uses: Option<Uses>,
     isolation: Option<Isolation>,
     subrequests: Option<bool>,
+    request_body: Option<Limit>,
+    response_body: Option<Limit>,
+    while_paused: Option<bool>,
 }
 
 /// What the `proxy_wasm` directives of one level say.
@@ -60,6 +68,7 @@ pub(crate) struct Effective {
     /// Which requests share an instance.
     pub(crate) isolation: Isolation,
     subrequests: bool,
+    bodies: Bodies,
     /// The chain made of `uses`, and the runtime it belongs to.
     pub(crate) chain: OnceCell<(ChainId, Rc<Runtime>)>,
 }
@@ -73,6 +82,11 @@ impl Location {
     /// Whether subrequests of this location pass through filters too.
     pub(crate) fn subrequests(&self) -> bool {
         self.effective.get().is_some_and(|effective| effective.subrequests)
+    }
+
+    /// What holds for bodies.
+    pub(crate) fn bodies(&self) -> Bodies {
+        self.effective.get().map(|effective| effective.bodies).unwrap_or_default()
     }
 
     /// Begins the location's chain for a request; `None` where no filter runs, or this process cannot run one (which
@@ -132,21 +146,26 @@ impl Location {
 
     /// `proxy_wasm_subrequests on | off;`
     pub(crate) fn subrequests_flag(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
-        let flag = match conf.argument(0) {
-            value if value.eq_ignore_ascii_case(b"on") => true,
-            value if value.eq_ignore_ascii_case(b"off") => false,
-            other => {
-                return Err(format!(
-                    "invalid value \"{}\" in \"proxy_wasm_subrequests\" directive, it must be \"on\" or \"off\"",
-                    String::from_utf8_lossy(other)
-                )
-                .into());
-            }
-        };
-        match location.draft.borrow_mut().subrequests.replace(flag) {
-            None => Ok(()),
-            Some(_) => Err(Refusal::duplicate("proxy_wasm_subrequests")),
-        }
+        const NAME: &str = "proxy_wasm_subrequests";
+        set_once(&mut location.draft.borrow_mut().subrequests, flag(conf, NAME)?, NAME)
+    }
+
+    /// `proxy_wasm_request_body_buffer SIZE [413 | stream];`
+    pub(crate) fn request_body_buffer(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_request_body_buffer";
+        set_once(&mut location.draft.borrow_mut().request_body, limit(conf, NAME, "413")?, NAME)
+    }
+
+    /// `proxy_wasm_response_body_buffer SIZE [502 | stream];`
+    pub(crate) fn response_body_buffer(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_response_body_buffer";
+        set_once(&mut location.draft.borrow_mut().response_body, limit(conf, NAME, "502")?, NAME)
+    }
+
+    /// `proxy_wasm_body_while_paused on | off;`
+    pub(crate) fn body_while_paused(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_body_while_paused";
+        set_once(&mut location.draft.borrow_mut().while_paused, flag(conf, NAME)?, NAME)
     }
 
     /// Gives `self` what it inherits from the block around it, and tells `main` of the result.
@@ -164,6 +183,11 @@ impl Location {
             },
             isolation: draft.isolation.unwrap_or(Isolation::Auto),
             subrequests: draft.subrequests.unwrap_or(false),
+            bodies: Bodies {
+                request: draft.request_body.unwrap_or_default(),
+                response: draft.response_body.unwrap_or_default(),
+                while_paused: draft.while_paused.unwrap_or(false),
+            },
             chain: OnceCell::new(),
         });
         // nginx merges each block once.
@@ -181,7 +205,52 @@ impl Draft {
         }
         self.isolation = self.isolation.or(outer.isolation);
         self.subrequests = self.subrequests.or(outer.subrequests);
+        self.request_body = self.request_body.or(outer.request_body);
+        self.response_body = self.response_body.or(outer.response_body);
+        self.while_paused = self.while_paused.or(outer.while_paused);
     }
+}
+
+/// Sets what a directive says, which may stand once in a block.
+fn set_once<T>(place: &mut Option<T>, value: T, name: &str) -> Result<(), Refusal> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::duplicate(name)),
+    }
+}
+
+/// `on` or `off`, in nginx's words.
+fn flag(conf: &Conf<'_>, name: &str) -> Result<bool, Refusal> {
+    match conf.argument(0) {
+        value if value.eq_ignore_ascii_case(b"on") => Ok(true),
+        value if value.eq_ignore_ascii_case(b"off") => Ok(false),
+        other => Err(format!(
+            "invalid value \"{}\" in \"{name}\" directive, it must be \"on\" or \"off\"",
+            String::from_utf8_lossy(other)
+        )
+        .into()),
+    }
+}
+
+/// A size, and `status` or `stream`.
+fn limit(conf: &Conf<'_>, name: &str, status: &str) -> Result<Limit, Refusal> {
+    let Some(size) = size(conf.argument(0)) else {
+        let given = String::from_utf8_lossy(conf.argument(0));
+        return Err(format!("invalid size \"{given}\" in \"{name}\" directive").into());
+    };
+    let stream = match conf.optional(1) {
+        None => false,
+        Some(b"stream") => true,
+        Some(beyond) if beyond == status.as_bytes() => false,
+        Some(other) => {
+            return Err(format!(
+                "invalid value \"{}\" in \"{name}\" directive, it must be \"{status}\" or \"stream\"",
+                String::from_utf8_lossy(other)
+            )
+            .into());
+        }
+    };
+    Ok(Limit { size, stream })
 }
 
 fn mixed() -> Refusal {
@@ -213,7 +282,7 @@ mod tests {
 
     fn location(uses: Option<Uses>, isolation: Option<Isolation>) -> Location {
         let location = Location::default();
-        location.draft.replace(Draft { uses, isolation, subrequests: None });
+        location.draft.replace(Draft { uses, isolation, ..Draft::default() });
         location
     }
 

@@ -1,4 +1,6 @@
-//! Header maps: which one, and in which phase. What is in them: `request_headers`, `response_headers`.
+//! Maps: which one, and in which phase. What is in them: `request_headers`, `response_headers`, `response_trailers`.
+//!
+//! Trailers of requests nginx drops while it reads them, so there is no such map.
 
 use std::borrow::Cow;
 
@@ -7,7 +9,10 @@ use weir_core::{
     host::{MapError, Maps},
 };
 
-use super::{request_headers as request, response_headers as response, stream::RequestToken};
+use super::{
+    request_headers as request, response_headers as response, response_trailers as trailers,
+    stream::RequestToken,
+};
 use crate::{
     ngx::{list::Field, request::Request},
     stream::io::Access,
@@ -18,6 +23,7 @@ use crate::{
 enum Map<'a> {
     Request(Request<'a>),
     Response(Request<'a>),
+    Trailers(Request<'a>),
 }
 
 impl RequestToken {
@@ -28,6 +34,9 @@ impl RequestToken {
             MapType::HttpResponseHeaders if io.response_access() != Access::None => {
                 Some(Map::Response(io.request()?))
             }
+            MapType::HttpResponseTrailers if io.response_access() != Access::None => {
+                Some(Map::Trailers(io.request()?))
+            }
             _ => None,
         }
     }
@@ -37,6 +46,7 @@ impl RequestToken {
         let open = self.io().is_some_and(|io| match found {
             Map::Request(_) => io.can_edit_request(),
             Map::Response(_) => io.response_access() == Access::Edit,
+            Map::Trailers(_) => io.can_edit_trailers(),
         });
         if open { Ok(found) } else { Err(MapError::Unavailable) }
     }
@@ -51,6 +61,7 @@ impl Maps for RequestToken {
         match self.readable(map) {
             Some(Map::Request(of)) => request::count(of),
             Some(Map::Response(of)) => response::count(of),
+            Some(Map::Trailers(of)) => trailers::count(of),
             None => 0,
         }
     }
@@ -59,6 +70,7 @@ impl Maps for RequestToken {
         match self.readable(map)? {
             Map::Request(of) => request::value(of, name),
             Map::Response(of) => response::value(of, name),
+            Map::Trailers(of) => trailers::value(of, name),
         }
         .map(Cow::Borrowed)
     }
@@ -67,6 +79,7 @@ impl Maps for RequestToken {
         match self.readable(map) {
             Some(Map::Request(of)) => request::visit(of, visit),
             Some(Map::Response(of)) => response::visit(of, visit),
+            Some(Map::Trailers(of)) => trailers::visit(of, visit),
             None => {}
         }
     }
@@ -75,6 +88,7 @@ impl Maps for RequestToken {
         match self.writable(map)? {
             Map::Request(of) => request::set(of, name, value, Mode::Add),
             Map::Response(of) => response::set(of, name, value, Mode::Add),
+            Map::Trailers(of) => trailers::set(of, name, value, Mode::Add),
         }
     }
 
@@ -82,6 +96,7 @@ impl Maps for RequestToken {
         match self.writable(map)? {
             Map::Request(of) => request::set(of, name, value, Mode::Replace),
             Map::Response(of) => response::set(of, name, value, Mode::Replace),
+            Map::Trailers(of) => trailers::set(of, name, value, Mode::Replace),
         }
     }
 
@@ -89,6 +104,7 @@ impl Maps for RequestToken {
         match self.writable(map)? {
             Map::Request(of) => request::remove(of, name),
             Map::Response(of) => response::remove(of, name),
+            Map::Trailers(of) => trailers::remove(of, name),
         }
     }
 
@@ -97,6 +113,10 @@ impl Maps for RequestToken {
             Map::Request(of) => request::clear(of),
             Map::Response(of) => {
                 response::clear(of);
+                Ok(())
+            }
+            Map::Trailers(of) => {
+                trailers::clear(of);
                 Ok(())
             }
         }
@@ -138,8 +158,8 @@ pub(super) fn join<'a>(
         values().map(|value| value.len() + separator.len()).sum::<usize>().checked_sub(separator.len())?;
     let joined = request.allocate(len)?;
     let mut at = 0;
-    for value in values() {
-        let pieces = if at == 0 { [&[][..], value] } else { [separator, value] };
+    for (index, value) in values().enumerate() {
+        let pieces = if index == 0 { [&[][..], value] } else { [separator, value] };
         for piece in pieces {
             joined.get_mut(at..at + piece.len())?.copy_from_slice(piece);
             at += piece.len();
@@ -147,3 +167,6 @@ pub(super) fn join<'a>(
     }
     Some(joined)
 }
+
+#[cfg(test)]
+mod tests;

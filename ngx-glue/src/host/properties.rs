@@ -13,7 +13,8 @@ use crate::{
         headers_out::HeadersOut,
         list::Field,
         request::{Part, Request},
-        upstream::Upstream,
+        tls::Tls,
+        upstream::{PeerFailure, Upstream},
         variable,
     },
     stream::StreamIo,
@@ -62,8 +63,9 @@ pub(super) fn attribute<'a>(
         }
         A::ResponseTotalSize => Some(Value::Int(request.connection().sent())),
         A::ResponseGrpcStatus => {
-            let field = HeadersOut::of(request).list().named(b"grpc-status").next()?;
-            decimal(field.value()).map(Value::Int)
+            let out = HeadersOut::of(request);
+            let mut fields = out.trailers().named(b"grpc-status").chain(out.list().named(b"grpc-status"));
+            decimal(fields.next()?.value()).map(Value::Int)
         }
         A::ResponseBackendLatency => {
             nanoseconds(Duration::from_millis(Upstream::of(request)?.response_time()?))
@@ -87,25 +89,61 @@ pub(super) fn attribute<'a>(
         },
         A::RouteName => Some(request.location_name()).filter(|name| !name.is_empty()).and_then(bytes),
         A::ListenerDirection => Some(Value::Int(INBOUND)),
-        A::ResponseFlags
-        | A::ConnectionSubjectLocalCertificate
-        | A::ConnectionSubjectPeerCertificate
-        | A::ConnectionDnsSanLocalCertificate
-        | A::ConnectionDnsSanPeerCertificate
-        | A::ConnectionUriSanLocalCertificate
-        | A::ConnectionUriSanPeerCertificate
-        | A::ConnectionSha256PeerCertificateDigest
-        | A::UpstreamLocalAddress
-        | A::UpstreamTlsVersion
-        | A::UpstreamSubjectLocalCertificate
-        | A::UpstreamSubjectPeerCertificate
-        | A::UpstreamDnsSanLocalCertificate
-        | A::UpstreamDnsSanPeerCertificate
-        | A::UpstreamUriSanLocalCertificate
-        | A::UpstreamUriSanPeerCertificate
-        | A::UpstreamSha256PeerCertificateDigest
-        | A::UpstreamTransportFailureReason => None,
+        A::ResponseFlags => Some(Value::Int(flags(request))),
+        A::UpstreamTransportFailureReason => bytes(match Upstream::of(request)?.failure()? {
+            PeerFailure::Connection => b"connection failure",
+            PeerFailure::ConnectionTimeout => b"connection timeout",
+            PeerFailure::Termination => b"connection termination",
+            PeerFailure::ResponseTimeout => return None,
+        }),
+        A::NodeId => variable(request, b"hostname"),
+        A::ConnectionSubjectLocalCertificate => bytes(downstream(request)?.local()?.subject(request)?),
+        A::ConnectionSubjectPeerCertificate => bytes(downstream(request)?.peer()?.subject(request)?),
+        A::ConnectionDnsSanLocalCertificate => bytes(downstream(request)?.local()?.dns_name(request)?),
+        A::ConnectionDnsSanPeerCertificate => bytes(downstream(request)?.peer()?.dns_name(request)?),
+        A::ConnectionUriSanLocalCertificate => bytes(downstream(request)?.local()?.uri(request)?),
+        A::ConnectionUriSanPeerCertificate => bytes(downstream(request)?.peer()?.uri(request)?),
+        A::ConnectionSha256PeerCertificateDigest => bytes(downstream(request)?.peer()?.digest(request)?),
+        A::UpstreamLocalAddress => bytes(Upstream::of(request)?.connection()?.local_text(request)?),
+        A::UpstreamTlsVersion => bytes(upstream(request)?.version()),
+        A::UpstreamSubjectLocalCertificate => bytes(upstream(request)?.local()?.subject(request)?),
+        A::UpstreamSubjectPeerCertificate => bytes(upstream(request)?.peer()?.subject(request)?),
+        A::UpstreamDnsSanLocalCertificate => bytes(upstream(request)?.local()?.dns_name(request)?),
+        A::UpstreamDnsSanPeerCertificate => bytes(upstream(request)?.peer()?.dns_name(request)?),
+        A::UpstreamUriSanLocalCertificate => bytes(upstream(request)?.local()?.uri(request)?),
+        A::UpstreamUriSanPeerCertificate => bytes(upstream(request)?.peer()?.uri(request)?),
+        A::UpstreamSha256PeerCertificateDigest => bytes(upstream(request)?.peer()?.digest(request)?),
     }
+}
+
+/// TLS of the client's connection.
+fn downstream(request: Request<'_>) -> Option<Tls<'_>> {
+    Tls::of(request.connection())
+}
+
+/// TLS of the connection to the upstream, while it is open.
+fn upstream(request: Request<'_>) -> Option<Tls<'_>> {
+    Tls::of(Upstream::of(request)?.connection()?)
+}
+
+/// Envoy's response flags, as far as nginx has the like (`envoy/stream_info/stream_info.h`).
+fn flags(request: Request<'_>) -> i64 {
+    const UPSTREAM_REQUEST_TIMEOUT: i64 = 0x4;
+    const UPSTREAM_CONNECTION_FAILURE: i64 = 0x20;
+    const UPSTREAM_CONNECTION_TERMINATION: i64 = 0x40;
+    const RATE_LIMITED: i64 = 0x800;
+    const DOWNSTREAM_CONNECTION_TERMINATION: i64 = 0x4000;
+    let upstream = match Upstream::of(request).and_then(Upstream::failure) {
+        None => 0,
+        Some(PeerFailure::Connection | PeerFailure::ConnectionTimeout) => UPSTREAM_CONNECTION_FAILURE,
+        Some(PeerFailure::Termination) => UPSTREAM_CONNECTION_TERMINATION,
+        Some(PeerFailure::ResponseTimeout) => UPSTREAM_REQUEST_TIMEOUT,
+    };
+    let rejects = |name: &[u8]| variable::get(request, name) == Some(b"REJECTED");
+    let limited =
+        if rejects(b"limit_req_status") || rejects(b"limit_conn_status") { RATE_LIMITED } else { 0 };
+    let gone = if request.connection().is_broken() { DOWNSTREAM_CONNECTION_TERMINATION } else { 0 };
+    upstream | limited | gone
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the arms of one match answer alike")]

@@ -57,7 +57,7 @@ pub(super) fn scheme(request: Request<'_>) -> &[u8] {
 fn pseudo<'a>(request: Request<'a>, name: &[u8]) -> Option<&'a [u8]> {
     Some(match name {
         b":method" => request.part(Part::Method),
-        b":path" => request.part(Part::UnparsedUri),
+        b":path" => request.target(),
         b":authority" => HeadersIn::of(request).authority(),
         b":scheme" => scheme(request),
         _ => return None,

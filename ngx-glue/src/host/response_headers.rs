@@ -101,6 +101,9 @@ pub(super) fn set(request: Request<'_>, name: &[u8], value: &[u8], mode: Mode) -
             "nginx writes the headers that frame a response and manage its connection",
         ));
     }
+    if is(b"accept-ranges") {
+        return set_accept_ranges(request, value);
+    }
     done(if mode == Mode::Add { out.add(name, value) } else { out.replace(name, value) })
 }
 
@@ -120,6 +123,9 @@ pub(super) fn remove(request: Request<'_>, name: &[u8]) -> Result<(), MapError> 
         out.remove(name);
         if is(b"server") || is(b"date") {
             return done(out.suppress(name));
+        }
+        if is(b"accept-ranges") {
+            request.forbid_ranges();
         }
     }
     Ok(())
@@ -177,6 +183,22 @@ fn set_content_length(request: Request<'_>, value: &[u8]) -> Result<(), MapError
         return Ok(());
     }
     Err(MapError::Refused("Content-Length can be removed, but not set to something else than the body has"))
+}
+
+/// What nginx does with ranges follows what the header says. It writes the header itself where it serves ranges, and
+/// there shall be one ([`settle`]).
+fn set_accept_ranges(request: Request<'_>, value: &[u8]) -> Result<(), MapError> {
+    if !value.eq_ignore_ascii_case(b"bytes") {
+        request.forbid_ranges();
+    }
+    done(HeadersOut::of(request).replace(b"Accept-Ranges", value))
+}
+
+/// The headers are about to leave: what nginx's own filters add to them now is taken out of the list.
+pub(crate) fn settle(request: Request<'_>) {
+    if request.announces_ranges() {
+        HeadersOut::of(request).remove(b"accept-ranges");
+    }
 }
 
 /// The Content-Type as it is sent, in the request's pool where nginx has it in two parts.

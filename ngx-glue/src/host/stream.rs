@@ -7,6 +7,7 @@ use weir_core::{
         properties::Properties,
         types::{LogLevel, StreamType},
     },
+    chain::Direction,
     host::{Attribute, LocalResponse, LogLine, LogSink, StreamError, StreamHost, Value},
 };
 
@@ -16,7 +17,7 @@ use crate::{
         request::Request,
         variable::{self, Unset},
     },
-    stream::{Headers, Stream, StreamIo},
+    stream::{Stream, StreamIo},
 };
 
 /// The handle of one request. It stays harmless when the request is gone: nothing is found any more.
@@ -96,21 +97,14 @@ impl StreamHost for RequestToken {
         self.io().ok_or(StreamError::Gone)?.answer(response)
     }
 
-    fn resume(&self, stream: StreamType) -> Result<(), StreamError> {
+    fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
-        match stream {
-            StreamType::HttpRequest => {
-                io.ask_to_resume();
-                // Otherwise a callback of this very request runs: it is looked at when that has returned.
-                if self.stream.progress().headers.get() == Headers::Paused {
-                    self.stream.wake();
-                }
-                Ok(())
-            }
-            // Never paused.
-            StreamType::HttpResponse => Ok(()),
-            StreamType::Downstream | StreamType::Upstream => Err(NO_SUCH_STREAM),
+        io.ask_to_resume(Direction::of(stream).ok_or(NO_SUCH_STREAM)?, filter);
+        // Below a callback of this request it is looked at when that has returned.
+        if !self.stream.is_called() {
+            self.stream.wake();
         }
+        Ok(())
     }
 
     fn close(&self, stream: StreamType) -> Result<(), StreamError> {

@@ -1,13 +1,10 @@
 //! A chain of buffers (`src/core/ngx_buf.h`): bodies as filters pass them on, in memory, in files, or both.
 
-use std::{cell::Cell, marker::PhantomData, ops::Range, ptr::NonNull, slice};
+use std::{marker::PhantomData, ops::Range, ptr::NonNull};
 
-use nginx_sys::{ngx_buf_t, ngx_chain_t, off_t};
+use nginx_sys::{ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t};
 
 use super::request::Request;
-
-/// Bytes of a file that are read at a time, on the stack.
-const PIECE: usize = 16 * 1024;
 
 /// A chain that can be read as long as `'a`.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +22,9 @@ pub(crate) struct Measure {
     pub(crate) last: bool,
     /// Whether its end is the end of a subrequest's body (`last_in_chain`).
     pub(crate) last_in_chain: bool,
+    /// Whether some of it is in a file only.
+    pub(crate) in_file: bool,
 }
-
-/// A part of a file could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReadError;
 
 impl<'a> Body<'a> {
     /// The chain that begins at `first`.
@@ -42,8 +37,7 @@ impl<'a> Body<'a> {
 
     /// One buffer with `bytes`, in the pool of `request`: the whole body of a response of ours.
     pub(crate) fn whole(request: Request<'a>, bytes: &'a [u8]) -> Option<Self> {
-        // SAFETY: pointers, integers and flags, for all of which zeros are valid.
-        let mut buffer: ngx_buf_t = unsafe { std::mem::zeroed() };
+        let mut buffer = empty_buffer();
         if !bytes.is_empty() {
             let Range { start, end } = bytes.as_ptr_range();
             buffer.start = start.cast_mut();
@@ -53,11 +47,7 @@ impl<'a> Body<'a> {
             // Memory that must not be written to.
             buffer.set_memory(1);
         }
-        let is_main = request.is_main();
-        buffer.set_last_buf(u32::from(is_main));
-        buffer.set_last_in_chain(1);
-        // As `ngx_http_send_special()`: a buffer without bytes has to say what it is for.
-        buffer.set_sync(u32::from(!is_main && bytes.is_empty()));
+        mark_last(&mut buffer, request.is_main());
         let buffer = request.place(buffer)?.as_ptr();
         let first = request.place(ngx_chain_t { buf: buffer, next: std::ptr::null_mut() })?;
         // SAFETY: link and buffer have just been made in the pool, and `bytes` lives as long.
@@ -69,7 +59,8 @@ impl<'a> Body<'a> {
         self.first.as_ptr()
     }
 
-    fn buffers(self) -> impl Iterator<Item = Buffer<'a>> {
+    /// Its buffers, in order.
+    pub(super) fn buffers(self) -> impl Iterator<Item = Buffer<'a>> {
         let mut next = Some(self.first);
         std::iter::from_fn(move || {
             let link = next?;
@@ -85,32 +76,12 @@ impl<'a> Body<'a> {
         self.buffers().fold(Measure::default(), |sum, buffer| {
             let record = buffer.copy();
             Measure {
-                bytes: sum.bytes.saturating_add(buffer.len()),
+                bytes: sum.bytes.saturating_add(size(&record)),
                 last: sum.last || record.last_buf() != 0,
                 last_in_chain: sum.last_in_chain || record.last_in_chain() != 0,
+                in_file: sum.in_file || (record.in_file() != 0 && !in_memory(&record)),
             }
         })
-    }
-
-    /// Shows the bytes of `range`, which lies inside it, piece by piece.
-    ///
-    /// # Errors
-    /// [`ReadError`] when a file could not be read.
-    pub(crate) fn read(self, range: Range<usize>, piece: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-        let mut offset = 0_usize;
-        for buffer in self.buffers() {
-            let len = buffer.len();
-            let from = range.start.saturating_sub(offset).min(len);
-            let to = range.end.saturating_sub(offset).min(len);
-            if from < to {
-                buffer.read(from..to, piece)?;
-            }
-            offset = offset.saturating_add(len);
-            if offset >= range.end {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Marks everything in it as sent, so that whoever owns the buffers uses them again.
@@ -122,104 +93,125 @@ impl<'a> Body<'a> {
 }
 
 /// One buffer of a chain.
-#[derive(Clone, Copy)]
-struct Buffer<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buffer<'a> {
     raw: NonNull<ngx_buf_t>,
     owner: PhantomData<&'a ngx_buf_t>,
 }
 
-impl<'a> Buffer<'a> {
-    fn copy(self) -> ngx_buf_t {
-        // SAFETY: buffers stay as they are by the promise made to `Body::new`.
+impl Buffer<'_> {
+    /// The buffer at `raw`.
+    ///
+    /// # Safety
+    /// `raw` points to a buffer that stays, with its bytes, as long as the face is used.
+    pub(super) const unsafe fn new(raw: NonNull<ngx_buf_t>) -> Self {
+        Self { raw, owner: PhantomData }
+    }
+
+    /// nginx's pointer to it.
+    pub(super) const fn raw(self) -> NonNull<ngx_buf_t> {
+        self.raw
+    }
+
+    /// Its record.
+    pub(super) fn copy(self) -> ngx_buf_t {
+        // SAFETY: the buffer is there by the promise made to `Body::new` or `new`.
         unsafe { self.raw.read() }
     }
 
-    /// Its bytes, where they are in memory.
-    fn memory(self) -> Option<&'a [u8]> {
-        let buffer = self.copy();
-        // `ngx_buf_in_memory()`.
-        if buffer.temporary() == 0 && buffer.memory() == 0 && buffer.mmap() == 0 {
-            return None;
-        }
-        let len = buffer.last.addr().saturating_sub(buffer.pos.addr());
-        if len == 0 || buffer.pos.is_null() {
-            return Some(&[]);
-        }
-        // SAFETY: a buffer in memory has bytes from `pos` up to `last`, which stay by the promise made to `Body::new`.
-        Some(unsafe { slice::from_raw_parts(buffer.pos, len) })
-    }
-
-    /// Bytes in it: `ngx_buf_size()`, where memory wins over the file it is a copy of.
-    fn len(self) -> usize {
-        if let Some(memory) = self.memory() {
-            return memory.len();
-        }
-        let buffer = self.copy();
-        if buffer.in_file() == 0 {
-            return 0;
-        }
-        usize::try_from(buffer.file_last - buffer.file_pos).unwrap_or_default()
-    }
-
-    fn read(self, range: Range<usize>, piece: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-        if let Some(memory) = self.memory() {
-            piece(memory.get(range).unwrap_or_default());
-            return Ok(());
-        }
-        let buffer = self.copy();
-        let file = NonNull::new(buffer.file).ok_or(ReadError)?;
-        // SAFETY: a buffer in a file has the record of that file, which is open as long as the buffer is used.
-        let descriptor = unsafe { file.as_ref() }.fd;
-        let mut bytes = [0; PIECE];
-        let Range { mut start, end } = range;
-        while start < end {
-            let wanted = bytes.get_mut(..PIECE.min(end - start)).unwrap_or_default();
-            let offset = off_t::try_from(start).map_err(|_| ReadError)? + buffer.file_pos;
-            // SAFETY: the descriptor is open, and `wanted` has as many bytes as are asked for.
-            let read = unsafe { libc::pread(descriptor, wanted.as_mut_ptr().cast(), wanted.len(), offset) };
-            let read = usize::try_from(read).unwrap_or_default();
-            let Some(read) = wanted.get(..read).filter(|read| !read.is_empty()) else {
-                if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return Err(ReadError);
-            };
-            piece(read);
-            start += read.len();
-        }
-        Ok(())
-    }
-
-    fn consume(self) {
-        // SAFETY: the buffer is there by the promise made to `Body::new`, and nobody else looks at it meanwhile.
+    /// Marks it as sent.
+    pub(super) fn consume(self) {
+        // SAFETY: the buffer is there by the promise made to `Body::new` or `new`, and nobody else looks meanwhile.
         let buffer = unsafe { &mut *self.raw.as_ptr() };
         buffer.pos = buffer.last;
         buffer.file_pos = buffer.file_last;
     }
 }
 
-/// Where a body lies while callbacks run that may read it.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf(Cell<Option<NonNull<ngx_chain_t>>>);
+/// A buffer with nothing in it.
+pub(super) const fn empty_buffer() -> ngx_buf_t {
+    // SAFETY: pointers, integers and flags, for all of which zeros are valid.
+    unsafe { std::mem::zeroed() }
+}
 
-impl Shelf {
-    /// Lays `body` there while `run` runs, and takes it away again, even when that panics.
-    pub(crate) fn lay<T>(&self, body: Body<'_>, run: impl FnOnce() -> T) -> T {
-        struct Clear<'s>(&'s Shelf);
-        impl Drop for Clear<'_> {
-            fn drop(&mut self) {
-                self.0.0.set(None);
-            }
-        }
-        self.0.set(Some(body.first));
-        let _clear = Clear(self);
-        run()
+/// Whether bytes of a buffer are in memory: `ngx_buf_in_memory()`.
+pub(super) fn in_memory(buffer: &ngx_buf_t) -> bool {
+    buffer.temporary() != 0 || buffer.memory() != 0 || buffer.mmap() != 0
+}
+
+/// Bytes in a buffer: `ngx_buf_size()`, where memory wins over the file it is a copy of.
+pub(super) fn size(buffer: &ngx_buf_t) -> usize {
+    if in_memory(buffer) {
+        return buffer.last.addr().saturating_sub(buffer.pos.addr());
+    }
+    if buffer.in_file() == 0 {
+        return 0;
+    }
+    usize::try_from(buffer.file_last - buffer.file_pos).unwrap_or_default()
+}
+
+/// Whether a buffer ends the body of a request, or of a subrequest.
+pub(super) fn is_last(buffer: &ngx_buf_t, is_main: bool) -> bool {
+    if is_main { buffer.last_buf() != 0 } else { buffer.last_in_chain() != 0 }
+}
+
+/// Makes `buffer` end the body of a request, or of a subrequest, as `ngx_http_send_special()` does.
+pub(super) fn mark_last(buffer: &mut ngx_buf_t, is_main: bool) {
+    buffer.set_last_buf(u32::from(is_main));
+    buffer.set_last_in_chain(1);
+    // A buffer without bytes has to say what it is for.
+    buffer.set_sync(u32::from(!is_main && size(buffer) == 0));
+}
+
+/// A chain of links of our own while it is being made. The links are given back when it has been passed on: filters
+/// copy the links that they keep.
+#[derive(Debug)]
+pub(super) struct Links<'a> {
+    request: Request<'a>,
+    first: Option<NonNull<ngx_chain_t>>,
+    last: Option<NonNull<ngx_chain_t>>,
+}
+
+impl<'a> Links<'a> {
+    /// A chain without links.
+    pub(super) const fn new(request: Request<'a>) -> Self {
+        Self { request, first: None, last: None }
     }
 
-    /// Lends the body, if one lies there.
-    pub(crate) fn look<T>(&self, read: impl for<'b> FnOnce(Body<'b>) -> T) -> Option<T> {
-        let first = self.0.get()?;
-        // SAFETY: below `lay`, which has the body borrowed; the face does not leave `read`.
-        Some(read(unsafe { Body::new(first) }))
+    /// Adds `buffer` at the end; false without memory.
+    pub(super) fn push(&mut self, buffer: NonNull<ngx_buf_t>) -> bool {
+        let Some(pool) = self.request.pool() else { return false };
+        // SAFETY: the pool of a live request.
+        let Some(link) = NonNull::new(unsafe { ngx_alloc_chain_link(pool.as_ptr()) }) else { return false };
+        // SAFETY: the link is new, and ours to fill.
+        unsafe { link.write(ngx_chain_t { buf: buffer.as_ptr(), next: std::ptr::null_mut() }) };
+        match self.last.replace(link) {
+            None => self.first = Some(link),
+            Some(last) => {
+                // SAFETY: this link is one of ours.
+                let last = unsafe { &mut *last.as_ptr() };
+                last.next = link.as_ptr();
+            }
+        }
+        true
+    }
+
+    /// The chain, if it has links.
+    pub(super) fn body(&self) -> Option<Body<'a>> {
+        // SAFETY: the links are ours, and the buffers have been given to be passed on.
+        self.first.map(|first| unsafe { Body::new(first) })
+    }
+
+    /// Gives the links back to the pool: `ngx_free_chain()`.
+    pub(super) fn free(self) {
+        let (Some(first), Some(last), Some(pool)) = (self.first, self.last, self.request.pool()) else {
+            return;
+        };
+        // SAFETY: the pool of a live request; the reference ends with this function.
+        let pool = unsafe { &mut *pool.as_ptr() };
+        // SAFETY: the last of our links.
+        let last = unsafe { &mut *last.as_ptr() };
+        last.next = pool.chain;
+        pool.chain = first.as_ptr();
     }
 }

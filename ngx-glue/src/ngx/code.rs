@@ -1,7 +1,8 @@
 //! What nginx's handlers and filters answer (`src/core/ngx_core.h`); anything above zero is an HTTP status.
 
 use nginx_sys::{
-    NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLOSE, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_OK,
+    NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_CLOSE,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_OK, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
     NGX_HTTP_SERVICE_UNAVAILABLE, NGX_OK, ngx_int_t,
 };
 
@@ -25,8 +26,14 @@ pub(crate) const SENT: ngx_int_t = NGX_HTTP_OK as ngx_int_t;
 /// nginx's code for closing the connection without any response.
 pub(crate) const CLOSE: ngx_int_t = NGX_HTTP_CLOSE as ngx_int_t;
 
+/// The client has gone away (499).
+pub(crate) const CLIENT_GONE: ngx_int_t = NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t;
+
 /// Status 500.
 pub(crate) const INTERNAL_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+
+/// Status 413.
+pub(crate) const TOO_LARGE: ngx_int_t = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
 
 /// Status 503.
 pub(crate) const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;

@@ -12,7 +12,7 @@ use super::{log::Log, request::Request};
 /// Longest text of an address: a Unix socket's path (`NGX_SOCKADDR_STRLEN`).
 const MAX_ADDRESS: usize = 128;
 
-/// The connection of a client, there as long as `'a`.
+/// The connection of a client, or to an upstream, there as long as `'a`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Connection<'a> {
     raw: NonNull<ngx_connection_t>,
@@ -40,7 +40,7 @@ impl<'a> Connection<'a> {
         self.raw.as_ptr()
     }
 
-    fn peek<T>(self, read: impl FnOnce(&ngx_connection_t) -> T) -> T {
+    pub(super) fn peek<T>(self, read: impl FnOnce(&ngx_connection_t) -> T) -> T {
         // SAFETY: the connection is there by the promise made to `new`, and nobody writes while `read` runs: this is
         // nginx's one thread, and `read` only picks fields.
         read(unsafe { self.raw.as_ref() })
@@ -71,9 +71,30 @@ impl<'a> Connection<'a> {
         false
     }
 
+    /// Whether parts of files are sent by the system, not from memory.
+    pub(super) fn uses_sendfile(self) -> bool {
+        self.peek(|c| c.sendfile() != 0)
+    }
+
     /// Bytes sent so far: over HTTP/2 and later, of this request's stream.
     pub(crate) fn sent(self) -> i64 {
         self.peek(|c| c.sent)
+    }
+
+    /// Whether the peer has closed it, with nothing left to read. Says nothing of streams of HTTP/2 and later, whose
+    /// readers find that out themselves.
+    pub(super) fn is_closed_by_peer(self) -> bool {
+        let descriptor = self.peek(|c| c.fd);
+        let mut byte = 0_u8;
+        // SAFETY: the descriptor of an open connection; one byte is looked at, and stays to be read.
+        let read =
+            unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        read == 0
+    }
+
+    /// Whether the peer has gone, or a socket error has been seen.
+    pub(crate) fn is_broken(self) -> bool {
+        self.peek(|c| c.error() != 0)
     }
 
     /// Whether output waits for the peer.
@@ -87,7 +108,10 @@ impl<'a> Connection<'a> {
     }
 
     fn local(self) -> Option<Address> {
-        // SAFETY: the connection is open; without a string to fill, the address is only looked up.
+        if self.peek(|c| c.pool.is_null()) {
+            return None;
+        }
+        // SAFETY: the connection is open and has the pool that the address is kept in; without a string to fill, the address is only looked up.
         let found = unsafe { ngx_connection_local_sockaddr(self.as_ptr(), std::ptr::null_mut(), 0) };
         if found != NGX_OK as ngx_int_t {
             return None;
@@ -96,22 +120,22 @@ impl<'a> Connection<'a> {
         Some(Address { raw: NonNull::new(raw)?, length })
     }
 
-    /// The client's address, `address:port`, in the pool of `request`.
+    /// The peer's address, `address:port`, in the pool of `request`.
     pub(crate) fn remote_text(self, request: Request<'a>) -> Option<&'a [u8]> {
         self.remote()?.text(request)
     }
 
-    /// The client's port; `None` for a Unix socket.
+    /// The peer's port; `None` for a Unix socket.
     pub(crate) fn remote_port(self) -> Option<u16> {
         self.remote()?.port()
     }
 
-    /// The address that the client has reached, `address:port`, in the pool of `request`.
+    /// Our address on it, `address:port`, in the pool of `request`.
     pub(crate) fn local_text(self, request: Request<'a>) -> Option<&'a [u8]> {
         self.local()?.text(request)
     }
 
-    /// The port that the client has reached; `None` for a Unix socket.
+    /// Our port on it; `None` for a Unix socket.
     pub(crate) fn local_port(self) -> Option<u16> {
         self.local()?.port()
     }

@@ -148,6 +148,11 @@ impl Module {
         (module.index, module.ctx_index, module.type_)
     }
 
+    /// What tells its buffers from those of other modules.
+    pub(super) const fn as_tag(self) -> *mut c_void {
+        self.0.as_ptr().cast()
+    }
+
     /// Its index in a cycle's arrays; `ngx_uint_t::MAX` until nginx has given it one.
     pub(crate) fn index(self) -> ngx_uint_t {
         self.fields().0

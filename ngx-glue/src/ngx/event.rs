@@ -3,13 +3,17 @@
 use std::{cell::UnsafeCell, fmt, ptr::NonNull};
 
 use nginx_sys::{
-    ngx_delete_posted_event, ngx_event_t, ngx_http_block_reading, ngx_http_core_run_phases,
-    ngx_http_finalize_request, ngx_http_log_ctx_t, ngx_http_request_empty_handler,
+    NGX_HTTP_SPECIAL_RESPONSE, ngx_delete_posted_event, ngx_event_t, ngx_http_block_reading,
+    ngx_http_core_run_phases, ngx_http_finalize_request, ngx_http_log_ctx_t,
+    ngx_http_read_client_request_body, ngx_http_request_empty_handler, ngx_http_request_t,
     ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_post_event, ngx_posted_events,
 };
 
 use super::{cycle::Cycle, guard::guard, request::Request};
-use crate::stream::{Stream, resume};
+use crate::{
+    phase::request_headers,
+    stream::{Stream, resume},
+};
 
 /// What happens to a request once an event of ours has been handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,10 @@ pub(crate) enum Next {
     Wait,
     /// Its phases go on where they stopped.
     Run,
+    /// Whoever reads its body goes on.
+    Read,
+    /// Whoever sends its response goes on.
+    Write,
     /// It is finalized with this code.
     Finalize(ngx_int_t),
 }
@@ -105,6 +113,18 @@ unsafe fn proceed(request: Request<'_>, next: Next) {
             // SAFETY: the request is alive and its phases have stopped at our handler.
             unsafe { ngx_http_core_run_phases(request.as_ptr()) };
         }
+        Next::Read => {
+            if let Some(handler) = request.peek(|r| r.read_event_handler) {
+                // SAFETY: the request is alive, and this is what nginx calls when there is something to read.
+                unsafe { handler(request.as_ptr()) };
+            }
+        }
+        Next::Write => {
+            if let Some(handler) = request.peek(|r| r.write_event_handler) {
+                // SAFETY: the request is alive, and this is what nginx calls when the client can be written to.
+                unsafe { handler(request.as_ptr()) };
+            }
+        }
         // SAFETY: the request is alive; this is its turn in the event loop.
         Next::Finalize(code) => unsafe { ngx_http_finalize_request(request.as_ptr(), code) },
     }
@@ -112,7 +132,44 @@ unsafe fn proceed(request: Request<'_>, next: Next) {
     unsafe { ngx_http_run_posted_requests(connection) };
 }
 
+/// nginx has read the body that [`Request::read_body`] has asked for.
+unsafe extern "C" fn on_body_read(raw: *mut ngx_http_request_t) {
+    let Some(raw) = NonNull::new(raw) else { return };
+    // SAFETY: nginx calls this with the request whose body has been read; the face does not leave this function.
+    let request = unsafe { Request::new(raw) };
+    let next = guard(
+        "the end of a request's body",
+        request.log(),
+        Next::Finalize(super::code::INTERNAL_ERROR),
+        || request_headers::body_read(request),
+    );
+    match next {
+        Next::Run => {
+            request.edit(|r| r.write_event_handler = Some(ngx_http_core_run_phases));
+            // SAFETY: the request is alive and its phases have stopped at our handler.
+            unsafe { ngx_http_core_run_phases(request.as_ptr()) };
+        }
+        // SAFETY: the request is alive, and nginx expects that of a handler of this kind.
+        Next::Finalize(code) => unsafe { ngx_http_finalize_request(request.as_ptr(), code) },
+        Next::Wait | Next::Read | Next::Write => {}
+    }
+}
+
 impl Request<'_> {
+    /// Reads the body, and lets phases go on after that; the answer is the one of the phase handler that calls this as
+    /// the last thing it does, since the request may have ended meanwhile.
+    pub(crate) fn read_body(self) -> ngx_int_t {
+        // SAFETY: a live request, from one of its phase handlers.
+        let read = unsafe { ngx_http_read_client_request_body(self.as_ptr(), Some(on_body_read)) };
+        if read >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+            return read;
+        }
+        // Reading has counted the request once more, as `ngx_http_mirror_handler()` explains by doing the same.
+        // SAFETY: the request has not been freed, since it is counted for the phase handler that we are in.
+        unsafe { ngx_http_finalize_request(self.as_ptr(), super::code::DONE) };
+        super::code::DONE
+    }
+
     /// Phases stop here until the stream is woken; meanwhile nothing but the client's going away matters
     /// (`ngx_http_test_reading()`).
     pub(crate) fn stop_phases(self) {

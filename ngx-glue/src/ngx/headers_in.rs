@@ -49,6 +49,13 @@ impl<'a> HeadersIn<'a> {
         }
     }
 
+    /// Makes the list say that the body has that length, where it says something of it; false without memory.
+    pub(crate) fn set_listed_length(self, length: u64) -> bool {
+        let Some(field) = NonNull::new(self.0.peek(|r| r.headers_in.content_length)) else { return true };
+        // SAFETY: the pointer leads to a field of the request's.
+        unsafe { Field::new(field, self.0) }.set_value(length.to_string().as_bytes())
+    }
+
     /// Adds one more field; false without memory.
     pub(crate) fn add(self, name: &[u8], value: &[u8]) -> bool {
         let added = self.list().push(name, value).is_some();
@@ -154,7 +161,9 @@ impl<'a> HeadersIn<'a> {
 
     /// Makes everything that nginx has made of headers called `name` agree with the list.
     fn refresh(self, name: &[u8]) {
-        if let Some(slot) = self.slot(name) {
+        // A client that waits for `100 Continue` waits for it whatever becomes of its header (`ngx_http_test_expect()`).
+        let stays = name.eq_ignore_ascii_case(b"expect") && self.list().named(name).next().is_none();
+        if let Some(slot) = self.slot(name).filter(|_| !stays) {
             self.list().link(slot, name);
         }
         // `ngx_http_link_multi_headers()` links fields of all names when it is asked to.
@@ -189,6 +198,11 @@ impl<'a> HeadersIn<'a> {
             0
         };
         self.0.edit(|r| r.headers_in.set_connection_type(kind));
+        // nginx has decided before phases began whether the connection stays (`ngx_http_handler()`). A filter can end
+        // it; it cannot keep what the client wants to see closed.
+        if kind == NGX_HTTP_CONNECTION_CLOSE && self.0.is_main() {
+            self.0.close_after();
+        }
     }
 
     /// As `ngx_http_process_request_header()`: seconds, or -1 for what is no number.

@@ -13,6 +13,7 @@ use super::{
     list::{Field, Slot, Table},
     memory::stored,
     request::Request,
+    variable,
 };
 
 /// Bytes of a time as HTTP writes it: `Mon, 28 Sep 1970 06:00:00 GMT`.
@@ -40,6 +41,16 @@ impl<'a> HeadersOut<'a> {
     pub(crate) fn list(self) -> Table<'a> {
         // SAFETY: the request lives; only the address of a field of it is taken.
         let list = unsafe { &raw mut (*self.0.as_ptr()).headers_out.headers };
+        // SAFETY: the address of a field is not null.
+        let list = unsafe { NonNull::new_unchecked(list) };
+        // SAFETY: the list is the request's, initialized when it was made (`ngx_http_alloc_request()`).
+        unsafe { Table::new(list, self.0) }
+    }
+
+    /// The list of trailers: what an upstream has sent after its body, and what filters add.
+    pub(crate) fn trailers(self) -> Table<'a> {
+        // SAFETY: the request lives; only the address of a field of it is taken.
+        let list = unsafe { &raw mut (*self.0.as_ptr()).headers_out.trailers };
         // SAFETY: the address of a field is not null.
         let list = unsafe { NonNull::new_unchecked(list) };
         // SAFETY: the list is the request's, initialized when it was made (`ngx_http_alloc_request()`).
@@ -201,6 +212,7 @@ impl<'a> HeadersOut<'a> {
         if name.eq_ignore_ascii_case(b"location") {
             self.0.edit(|r| r.headers_out.location = std::ptr::null_mut());
         }
+        variable::forget_response_header(self.0, name);
         if name.eq_ignore_ascii_case(b"last-modified") {
             let value = self.list().named(name).next().map_or(&[][..], Field::value);
             // SAFETY: the bytes are only read, and only as many as are given.

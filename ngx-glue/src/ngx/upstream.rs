@@ -1,16 +1,43 @@
-//! The upstream of a request (`src/http/ngx_http_upstream.h`): which peer answered, and how long that took.
+//! The upstream of a request (`src/http/ngx_http_upstream.h`): which peer answered, how long that took, what went wrong.
 
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_upstream_state_t, ngx_msec_t};
 
-use super::request::Request;
+use super::{connection::Connection, request::Request};
 
 /// What nginx has measured of the last peer it tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Upstream<'a> {
     request: Request<'a>,
     state: NonNull<ngx_http_upstream_state_t>,
+}
+
+/// What went wrong with the last peer, before a response's headers were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerFailure {
+    /// It could not be connected to, or TLS could not be agreed on.
+    Connection,
+    /// Connecting to it took too long.
+    ConnectionTimeout,
+    /// It closed the connection, or what it sent was no response.
+    Termination,
+    /// It took too long to answer.
+    ResponseTimeout,
+}
+
+impl PeerFailure {
+    /// What `status` of nginx's and the times that were measured say.
+    const fn of(status: usize, connected: bool, answered: bool) -> Option<Self> {
+        match (status, connected, answered) {
+            (_, _, true) => None,
+            (502, false, _) => Some(Self::Connection),
+            (504, false, _) => Some(Self::ConnectionTimeout),
+            (502, true, _) => Some(Self::Termination),
+            (504, true, _) => Some(Self::ResponseTimeout),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Upstream<'a> {
@@ -43,6 +70,25 @@ impl<'a> Upstream<'a> {
         (time != ngx_msec_t::MAX).then(|| u64::try_from(time).unwrap_or_default())
     }
 
+    /// The connection to the peer, while it is open: until the response has been read.
+    pub(crate) fn connection(self) -> Option<Connection<'a>> {
+        let upstream = NonNull::new(self.request.peek(|r| r.upstream))?;
+        // SAFETY: the record is in the request's pool; the reference ends here.
+        let raw = NonNull::new(unsafe { upstream.as_ref() }.peer.connection)?;
+        // SAFETY: nginx forgets this pointer when it closes the connection or keeps it for another request
+        // (`ngx_http_upstream_finalize_request()`, `ngx_http_upstream_next()`), which it does not do below us.
+        Some(unsafe { Connection::new(raw) })
+    }
+
+    /// What went wrong with the peer, if something did.
+    pub(crate) fn failure(self) -> Option<PeerFailure> {
+        // SAFETY: an element of an array in the request's pool; the reference ends here.
+        let state = unsafe { self.state.as_ref() };
+        // -1 says that it never happened.
+        let happened = |time: ngx_msec_t| time != ngx_msec_t::MAX;
+        PeerFailure::of(state.status, happened(state.connect_time), happened(state.header_time))
+    }
+
     /// Name of the `upstream` block, or host of `proxy_pass`.
     pub(crate) fn name(self) -> Option<&'a [u8]> {
         let upstream = NonNull::new(self.request.peek(|r| r.upstream))?;
@@ -52,5 +98,19 @@ impl<'a> Upstream<'a> {
         let host = unsafe { servers.as_ref() }.host;
         // SAFETY: as above.
         Some(unsafe { self.request.lend(host) }).filter(|name| !name.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PeerFailure;
+
+    #[test]
+    fn what_a_peer_answers_is_no_failure_of_the_connection() {
+        assert_eq!(PeerFailure::of(502, true, true), None);
+        assert_eq!(PeerFailure::of(200, true, true), None);
+        assert_eq!(PeerFailure::of(0, false, false), None);
+        assert_eq!(PeerFailure::of(502, false, false), Some(PeerFailure::Connection));
+        assert_eq!(PeerFailure::of(504, true, false), Some(PeerFailure::ResponseTimeout));
     }
 }

@@ -79,11 +79,11 @@ pub(crate) fn forget(request: Request<'_>, stale: impl Fn(&[u8]) -> bool) {
     // SAFETY: it is made with elements of this type (`ngx_http_variables_add_core_vars()`).
     let variables = unsafe { variables.as_slice::<ngx_http_variable_t>() };
     for (index, variable) in variables.iter().enumerate() {
-        if stale(variable.name.as_bytes())
-            && let Some(mut place) = indexed(request, index)
-        {
-            // SAFETY: a value in a live request; the reference ends with these two calls.
-            let value = unsafe { place.as_mut() };
+        let Some(mut place) = indexed(request, index) else { return };
+        // SAFETY: a value in a live request; the reference ends before the next one begins.
+        let value = unsafe { place.as_mut() };
+        let is_known = value.valid() != 0 || value.not_found() != 0;
+        if is_known && stale(variable.name.as_bytes()) {
             value.set_valid(0);
             value.set_not_found(0);
         }
@@ -92,10 +92,25 @@ pub(crate) fn forget(request: Request<'_>, stale: impl Fn(&[u8]) -> bool) {
 
 /// Lets variables that are made of request header `name` be computed again.
 pub(crate) fn forget_header(request: Request<'_>, name: &[u8]) {
-    let is_cookie = name.eq_ignore_ascii_case(b"cookie");
+    let is = |text: &[u8]| name.eq_ignore_ascii_case(text);
+    let (is_cookie, is_browser) = (is(b"cookie"), is(b"user-agent"));
+    let (is_authorization, is_forwarded) = (is(b"authorization"), is(b"x-forwarded-for"));
     forget(request, |variable| match variable.strip_prefix(b"http_") {
         Some(rest) => is_header(rest, name),
-        None => is_header(variable, name) || (is_cookie && variable.starts_with(b"cookie_")),
+        None => {
+            is_header(variable, name)
+                || (is_cookie && variable.starts_with(b"cookie_"))
+                || (is_authorization && variable == b"remote_user")
+                || (is_forwarded && variable == b"proxy_add_x_forwarded_for")
+                || (is_browser && matches!(variable, b"msie" | b"modern_browser" | b"ancient_browser"))
+        }
+    });
+}
+
+/// Lets variables that are made of response header `name` be computed again.
+pub(crate) fn forget_response_header(request: Request<'_>, name: &[u8]) {
+    forget(request, |variable| {
+        variable.strip_prefix(b"sent_http_").is_some_and(|rest| is_header(rest, name))
     });
 }
 

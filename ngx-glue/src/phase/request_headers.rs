@@ -1,18 +1,26 @@
 //! The request's headers: where a stream begins, and where it can be paused.
+//!
+//! Filters that want a body see it even where the handler that will answer does not read it: then the body is read
+//! here, and the phases go on after that. Handlers that pass requests on read it themselves.
 
-use weir_core::chain::Verdict;
+use weir_core::{
+    chain::{Direction, Verdict},
+    filter::Callback,
+};
 
+use super::request_body;
 use crate::{
     ngx::{
-        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, of_status},
+        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, TOO_LARGE, of_status},
+        event::Next,
         request::Request,
     },
-    stream::{Headers, Stream},
+    stream::{Headers, Reading, Stream},
 };
 
 /// What becomes of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+enum Step {
     /// Its phases go on.
     GoOn,
     /// A filter holds it.
@@ -25,19 +33,22 @@ pub(crate) enum Step {
 pub(crate) fn run(request: Request<'_>) -> isize {
     if let Some(stream) = request.stream() {
         // A stream begins once; a redirect to another location, or a resumed request, comes by here again.
-        return if stream.progress().headers.get() == Headers::Paused { DONE } else { DECLINED };
+        return match (stream.progress().headers.get(), stream.progress().reading.get()) {
+            (Headers::Paused, _) | (_, Reading::Begun) => DONE,
+            _ => read_body(stream, request).unwrap_or(DECLINED),
+        };
     }
-    let step = match Stream::begin(request) {
+    let (stream, step) = match Stream::begin(request) {
         Ok(None) => return DECLINED,
-        Err(_) => Step::Answer(INTERNAL_ERROR),
-        Ok(Some(stream)) => begin(stream, request),
+        Err(_) => return INTERNAL_ERROR,
+        Ok(Some(stream)) => (stream, begin(stream, request)),
     };
     match step {
-        Step::GoOn => DECLINED,
-        Step::Wait => {
+        Step::GoOn => read_body(stream, request).unwrap_or(DECLINED),
+        Step::Wait => read_body(stream, request).unwrap_or_else(|| {
             request.stop_phases();
             DONE
-        }
+        }),
         Step::Answer(code) => code,
     }
 }
@@ -46,28 +57,11 @@ pub(crate) fn run(request: Request<'_>) -> isize {
 fn begin(stream: &'static Stream, request: Request<'_>) -> Step {
     let end_of_stream = !request.has_body();
     stream.progress().request_ended.set(end_of_stream);
-    let verdict = stream.drive(|chain| chain.request_headers(end_of_stream));
+    let verdict = stream.drive(Direction::Request, |chain| chain.headers(Direction::Request, end_of_stream));
     proceed(stream, request, verdict)
 }
 
-/// Calls the filters after the one that has paused the request.
-pub(crate) fn resume(stream: &'static Stream, request: Request<'_>) -> Step {
-    stream.progress().headers.set(Headers::Pending);
-    let verdict = call_further(stream);
-    proceed(stream, request, verdict)
-}
-
-/// Calls the filters that have not seen the headers.
-pub(crate) fn call_further(stream: &Stream) -> Verdict {
-    let end_of_stream = stream.progress().request_ended.get();
-    stream.drive(|chain| chain.resume_request(end_of_stream))
-}
-
-fn proceed(stream: &'static Stream, request: Request<'_>, mut verdict: Verdict) -> Step {
-    // A filter may take its pause back in the same callback.
-    while verdict == Verdict::Pause && stream.io.take_resume() {
-        verdict = call_further(stream);
-    }
+fn proceed(stream: &'static Stream, request: Request<'_>, verdict: Verdict) -> Step {
     stream.progress().headers.set(if verdict == Verdict::Pause { Headers::Paused } else { Headers::Seen });
     match verdict {
         Verdict::Continue => Step::GoOn,
@@ -75,7 +69,57 @@ fn proceed(stream: &'static Stream, request: Request<'_>, mut verdict: Verdict) 
         Verdict::LocalResponse => {
             Step::Answer(stream.io.take_local().map_or(INTERNAL_ERROR, |local| local.send(request)))
         }
+        Verdict::TooLarge => Step::Answer(TOO_LARGE),
         Verdict::Closed => Step::Answer(CLOSE),
         Verdict::Failed { status } => Step::Answer(of_status(status)),
+    }
+}
+
+/// Begins to read the body, if that is our business; the answer is then the one of the phase, and the request may be
+/// gone.
+fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
+    let progress = stream.progress();
+    let is_paused = progress.headers.get() == Headers::Paused;
+    let wanted = progress.reading.get() == Reading::No
+        && !progress.request_ended.get()
+        && request.is_main()
+        && stream.wants(Callback::RequestBody);
+    let ours = if is_paused { stream.io.bodies().while_paused } else { !request.has_content_handler() };
+    if !wanted || !ours {
+        return None;
+    }
+    request.read_stored_body_into_file();
+    progress.reading.set(Reading::Begun);
+    Some(request.read_body())
+}
+
+/// All of the body has been read that we have begun to read.
+pub(crate) fn body_read(request: Request<'_>) -> Next {
+    let Some(stream) = request.stream() else { return Next::Run };
+    stream.progress().reading.set(Reading::Done);
+    if stream.progress().headers.get() == Headers::Paused {
+        request.stop_phases();
+        return Next::Wait;
+    }
+    Next::Run
+}
+
+/// Filter number `filter` has asked for what it holds to go on.
+pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) -> Next {
+    let progress = stream.progress();
+    if progress.headers.get() != Headers::Paused {
+        request_body::resume(stream, request, filter);
+        return Next::Read;
+    }
+    if progress.reading.get() == Reading::Begun {
+        request_body::resume(stream, request, filter);
+        // The phases go on when the rest of the body has been read.
+        return Next::Read;
+    }
+    let verdict = stream.drive(Direction::Request, |chain| chain.resume(Direction::Request, filter));
+    match proceed(stream, request, verdict) {
+        Step::GoOn => Next::Run,
+        Step::Wait => Next::Wait,
+        Step::Answer(code) => Next::Finalize(code),
     }
 }

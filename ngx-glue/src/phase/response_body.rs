@@ -1,61 +1,147 @@
-//! The response's body, piece by piece as it comes, uncompressed, in memory where a filter reads it.
+//! The response's body, piece by piece as it comes, uncompressed.
 
-use weir_core::{chain::Verdict, filter::Callback};
+use weir_core::chain::{Direction, Verdict};
 
+use super::{response_headers, response_trailers, sending};
 use crate::{
     ngx::{
         chain::Body,
         code::{ERROR, OK},
+        log::Level,
         request::Request,
     },
-    stream::{Stream, io::Direction},
+    stream::{Sending, Stream},
 };
 
 /// The body filter.
 pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     let Some(stream) = request.stream() else { return request.pass_body(body) };
-    if stream.progress().swallow.get() {
-        return swallow(request, body);
+    let progress = stream.progress();
+    if progress.bypass.get() || progress.sending.get() == Sending::Unseen {
+        return request.pass_body(body);
     }
     match body {
-        Some(body) => call_and_pass(stream, request, body),
-        None => request.pass_body(None),
+        Some(body) if !progress.swallow.get() => feed(stream, request, body),
+        Some(body) => {
+            body.consume();
+            sending::write_out(stream, request)
+        }
+        None => sending::write_out(stream, request),
     }
 }
 
-/// Throws a piece away, and lets nginx write what still waits of the body that was sent instead.
-fn swallow(request: Request<'_>, body: Option<Body<'_>>) -> isize {
-    if let Some(body) = body {
+/// Takes in a part of the body, from nginx or of a response of ours.
+pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>) -> isize {
+    let progress = stream.progress();
+    let lane = stream.io.lane(Direction::Response);
+    let measure = body.measure();
+    let last = measure.last || (measure.last_in_chain && !request.is_main());
+    let nothing = measure.bytes == 0 && !last;
+    let is_held = progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    if !is_held && nothing && progress.keeps_headers() {
+        // It only asks for what is before it to be written.
         body.consume();
+        return OK;
     }
-    // With nothing to write, the write filter would call this an error.
-    if request.has_pending_output() { request.pass_body(None) } else { OK }
+    let wanted =
+        response_headers::body_is_wanted(stream) || (last && response_trailers::follow(stream, request));
+    if progress.sending.get() == Sending::Sent
+        && !lane.is_waiting()
+        && (nothing || progress.response_passed.get() || !wanted)
+    {
+        return sending::pass_untouched(stream, request, body, last);
+    }
+    progress.response_ended.set(progress.response_ended.get() || last);
+    progress.response_came.set(progress.response_came.get().saturating_add(measure.bytes as u64));
+    if is_held || lane.is_waiting() || measure.in_file {
+        lane.keep_waiting(body);
+        sending::mark(stream, request);
+        return if is_held { OK } else { pump(stream, request) };
+    }
+    lane.take_in(body);
+    call(stream, request, Some(body))
 }
 
-/// Calls the filters, and passes the piece on.
-pub(crate) fn call_and_pass(stream: &Stream, request: Request<'_>, body: Body<'_>) -> isize {
-    match call(stream, request, body) {
-        Verdict::Continue | Verdict::Pause => request.pass_body(Some(body)),
+/// Shows what waits to the filters, piece by piece, as long as the client takes it.
+pub(super) fn pump(stream: &'static Stream, request: Request<'_>) -> isize {
+    let is_held = || stream.progress().sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    while !is_held() && stream.io.lane(Direction::Response).take_in_waiting() {
+        let sent = call(stream, request, None);
+        if sent != OK {
+            return sent;
+        }
+    }
+    OK
+}
+
+/// Shows the parcel to the filters, which see nothing of a body that their headers callback has said there is not.
+fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -> isize {
+    let progress = stream.progress();
+    let last = progress.response_ended.get() && !stream.io.lane(Direction::Response).is_waiting();
+    let verdict = if progress.no_body.get() {
+        Verdict::Continue
+    } else {
+        let trailers = last && response_trailers::follow(stream, request);
+        progress.trailers.set(trailers);
+        stream.drive(Direction::Response, |chain| {
+            if trailers { response_trailers::show(chain) } else { chain.body(Direction::Response, last) }
+        })
+    };
+    advance(stream, request, verdict, came)
+}
+
+/// Filter number `filter` has asked for what it holds to go on.
+pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) -> isize {
+    let verdict = stream.drive(Direction::Response, |chain| chain.resume(Direction::Response, filter));
+    match advance(stream, request, verdict, None) {
+        ERROR => ERROR,
+        _ => pump(stream, request),
+    }
+}
+
+/// Goes on after filters have been called, with what they have let go. `came` is what the parcel is made of, where it
+/// has come just now.
+pub(super) fn advance(
+    stream: &'static Stream,
+    request: Request<'_>,
+    verdict: Verdict,
+    came: Option<Body<'_>>,
+) -> isize {
+    let progress = stream.progress();
+    match verdict {
+        Verdict::Continue | Verdict::Pause => {
+            let passed = stream.headers_passed(Direction::Response);
+            if progress.sending.get() == Sending::Held && passed {
+                let sent = sending::let_headers_go(stream, request);
+                if sent == ERROR {
+                    return ERROR;
+                }
+            }
+            sending::go_on(stream, request, came)
+        }
+        Verdict::Closed => broken(stream, request),
         // The headers have left: nothing is left to say but that the response is broken.
-        Verdict::LocalResponse | Verdict::Closed | Verdict::Failed { .. } => {
-            request.close_after();
-            ERROR
+        _ if progress.sending.get() == Sending::Sent => {
+            if verdict == Verdict::TooLarge {
+                request.log().write(
+                    Level::Error,
+                    "weir: a filter holds more of the response's body than \"proxy_wasm_response_body_buffer\" \
+                     allows, and its headers have left: the connection is closed",
+                );
+            }
+            broken(stream, request)
+        }
+        verdict => {
+            stream.io.lane(Direction::Response).discard();
+            let local = response_headers::replacement_for(stream, verdict);
+            response_headers::as_body_filter(response_headers::show(stream, request, local))
         }
     }
 }
 
-fn call(stream: &Stream, request: Request<'_>, body: Body<'_>) -> Verdict {
-    let progress = stream.progress();
-    if progress.response_ended.get() || !stream.wants(Callback::ResponseBody) {
-        return Verdict::Continue;
-    }
-    let measure = body.measure();
-    let last = measure.last || (measure.last_in_chain && !request.is_main());
-    if measure.bytes == 0 && !last {
-        return Verdict::Continue;
-    }
-    progress.response_ended.set(last);
-    stream.io.with_body(Direction::Response, body, || {
-        stream.drive(|chain| chain.response_body(measure.bytes, last))
-    })
+/// The response cannot be completed: its connection is closed.
+pub(super) fn broken(stream: &Stream, request: Request<'_>) -> isize {
+    stream.io.lane(Direction::Response).discard();
+    request.close_after();
+    ERROR
 }

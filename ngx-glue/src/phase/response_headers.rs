@@ -1,16 +1,19 @@
-//! The response's headers: the last place where another response can be sent instead.
+//! The response's headers: shown to the filters, held where one of them says so, replaced by another response.
 
-use weir_core::{chain::Verdict, filter::Callback};
+use weir_core::{
+    chain::{Direction, Verdict},
+    filter::Callback,
+};
 
-use super::{request_headers, response_body};
+use super::{response_body, sending};
 use crate::{
     ngx::{
         chain::Body,
-        code::{ERROR, SENT},
+        code::{ERROR, OK, SENT},
         headers_out::HeadersOut,
         request::Request,
     },
-    stream::{Headers, Stream, io::Access, local::Local},
+    stream::{Headers, Sending, Stream, io::Access, local::Local},
 };
 
 /// The header filter.
@@ -23,107 +26,151 @@ pub(crate) fn run(request: Request<'_>) -> isize {
             Err(_) => return ERROR,
         },
     };
-    if stream.progress().client_sent_head.get() {
+    let progress = stream.progress();
+    if progress.client_sent_head.get() {
         request.set_header_only();
     }
     // An error of a filter further on sends headers again (`ngx_http_filter_finalize_request()`).
-    if stream.progress().response_seen.replace(true) {
+    if progress.sending.get() != Sending::Unseen {
+        progress.bypass.set(true);
+        progress.sending.set(Sending::Sent);
+        stream.io.lane(Direction::Response).discard();
         return request.pass_headers();
     }
-    let replacement = match call(stream, request, is_new) {
-        Ok(replacement) => replacement,
-        Err(Ended) => return ERROR,
+    let replacement = match stream.io.take_local() {
+        // What a filter has sent while the request's body was read.
+        Some(local) => Some(local),
+        None if is_new && request.has_begun() => match request_headers_late(stream, request) {
+            Verdict::Closed => return ERROR,
+            verdict => replacement_for(stream, verdict),
+        },
+        None => None,
     };
-    stream.io.set_response_access(Access::Read);
-    if stream.wants(Callback::ResponseBody) && !stream.progress().response_ended.get() {
-        request.need_body_in_memory();
+    show(stream, request, replacement)
+}
+
+/// The response that a verdict puts in the place of nginx's, if it does. That of [`Verdict::Closed`] is none.
+pub(super) fn replacement_for<'s>(stream: &'s Stream, verdict: Verdict) -> Option<Local<'s>> {
+    match verdict {
+        Verdict::Continue | Verdict::Pause | Verdict::Closed => None,
+        Verdict::LocalResponse => Some(stream.io.take_local().unwrap_or_else(|| Local::failure(500))),
+        Verdict::TooLarge => Some(Local::failure(502)),
+        Verdict::Failed { status } => Some(Local::failure(status)),
     }
-    let sent = request.pass_headers();
-    match replacement {
-        Some(replacement) if sent != ERROR => send_body(stream, request, replacement),
+}
+
+/// Shows the response to the filters, or the one that takes its place, and lets it go on as far as they do; the answer
+/// is the one of the header filter.
+pub(super) fn show<'s>(
+    stream: &'static Stream,
+    request: Request<'s>,
+    mut replacement: Option<Local<'s>>,
+) -> isize {
+    let mut replaced = None;
+    let verdict = loop {
+        if let Some(local) = replacement.take() {
+            if !local.put(request) {
+                return ERROR;
+            }
+            replaced = Some(local);
+        }
+        stream.progress().had_length.set(HeadersOut::of(request).content_length().is_some());
+        stream.io.set_response_access(Access::Edit);
+        let end_of_stream = !has_body(stream, request);
+        stream.progress().no_body.set(end_of_stream);
+        stream.progress().response_ended.set(false);
+        stream.progress().response_came.set(0);
+        stream.progress().response_bytes.set(0);
+        stream.progress().trailers.set(false);
+        // Called again, it goes on with the filters that have not seen the headers.
+        match stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream)) {
+            Verdict::Closed => return ERROR,
+            verdict => match replacement_for(stream, verdict) {
+                Some(local) => replacement = Some(local),
+                None => break verdict,
+            },
+        }
+    };
+    let held = verdict == Verdict::Pause && may_be_held(request);
+    let sent =
+        if held { sending::hold_headers(stream, request) } else { sending::let_headers_go(stream, request) };
+    match replaced {
+        Some(local) if sent != ERROR => send_body(stream, request, local),
         _ => sent,
     }
 }
 
-/// The connection is to be closed without a response, or there is no memory for one.
-#[derive(Debug)]
-struct Ended;
-
-/// Calls the filters; the answer is the response that has taken the place of nginx's, if one has.
-fn call<'s>(stream: &'static Stream, request: Request<'s>, is_new: bool) -> Result<Option<Local<'s>>, Ended> {
-    let mut replacement = None;
-    let mut replace = |local: Option<Local<'s>>| {
-        let local = local.ok_or(Ended)?;
-        replacement = Some(local);
-        if local.put(request) { Ok(()) } else { Err(Ended) }
-    };
-    // What a filter has sent while the request's body was read, or late as below.
-    if let Some(local) = stream.io.take_local() {
-        replace(Some(local))?;
-    } else if is_new && request.has_begun() {
-        match request_headers_late(stream, request) {
-            Verdict::Continue | Verdict::Pause => {}
-            Verdict::LocalResponse => replace(stream.io.take_local())?,
-            Verdict::Closed => return Err(Ended),
-            Verdict::Failed { status } => replace(Some(Local::failure(status)))?,
-        }
+/// Whether a response can wait: after 101 nginx passes bytes on by itself (`ngx_http_upstream_upgrade()`).
+fn may_be_held(request: Request<'_>) -> bool {
+    let upgrades = HeadersOut::of(request).status() == 101;
+    if upgrades {
+        request.log().write(
+            crate::ngx::log::Level::Warn,
+            "weir: a filter has paused a response that switches protocols: it goes on",
+        );
     }
-    stream.io.set_response_access(Access::Edit);
-    loop {
-        let end_of_stream = !has_body(stream, request);
-        stream.progress().response_ended.set(end_of_stream);
-        // Called again, it goes on with the filters that have not seen the headers.
-        match stream.drive(|chain| chain.response_headers(end_of_stream)) {
-            Verdict::Continue | Verdict::Pause => return Ok(replacement),
-            Verdict::LocalResponse => replace(stream.io.take_local())?,
-            Verdict::Closed => return Err(Ended),
-            Verdict::Failed { status } => replace(Some(Local::failure(status)))?,
-        }
-    }
+    !upgrades
 }
 
 /// A response has been made before a location's rewrite phase: by `return` of a server, or an error. The filters see
-/// the request's headers now; that they cannot pause any more is said once, by core.
+/// the request's headers now; they cannot pause any more.
 fn request_headers_late(stream: &'static Stream, request: Request<'_>) -> Verdict {
     let progress = stream.progress();
     let end_of_stream = !request.has_body();
     progress.request_ended.set(end_of_stream);
-    let mut verdict = stream.drive(|chain| chain.request_headers(end_of_stream));
+    let mut verdict =
+        stream.drive(Direction::Request, |chain| chain.headers(Direction::Request, end_of_stream));
     if verdict == Verdict::Pause {
         request.log().write(
             crate::ngx::log::Level::Warn,
             "weir: a filter has paused a request that already has its response: it goes on",
         );
     }
+    let mut filter = 0;
     while verdict == Verdict::Pause {
-        verdict = request_headers::call_further(stream);
+        verdict = stream.drive(Direction::Request, |chain| {
+            if filter < chain.filters() {
+                chain.resume(Direction::Request, filter)
+            } else {
+                Verdict::Continue
+            }
+        });
+        filter += 1;
     }
     progress.headers.set(Headers::Seen);
     verdict
 }
 
 /// Whether a body follows the headers as they are now.
-fn has_body(stream: &Stream, request: Request<'_>) -> bool {
+pub(super) fn has_body(stream: &Stream, request: Request<'_>) -> bool {
     let out = HeadersOut::of(request);
     !(stream.progress().client_sent_head.get()
         || request.header_only()
         || request.is_head()
-        || matches!(out.status(), 204 | 304)
+        || matches!(out.status(), 101 | 204 | 304)
         || out.content_length() == Some(0))
 }
 
-/// Sends the body of a response of ours, whose headers have been sent; what nginx makes of the body of its own is
-/// thrown away from now on.
+/// Whether filters are to see a body that follows.
+pub(super) fn body_is_wanted(stream: &Stream) -> bool {
+    stream.wants(Callback::ResponseBody) && !stream.progress().no_body.get()
+}
+
+/// Sends the body of a response of ours, whose headers have come by; what nginx makes of the body of its own is thrown
+/// away from now on.
 fn send_body(stream: &'static Stream, request: Request<'_>, local: Local<'_>) -> isize {
-    let sent = if request.header_only() {
-        SENT
-    } else {
-        let Some(body) = Body::whole(request, local.body()) else { return ERROR };
-        match response_body::call_and_pass(stream, request, body) {
-            ERROR => ERROR,
-            _ => SENT,
-        }
-    };
     stream.progress().swallow.set(true);
-    sent
+    if request.header_only() {
+        return SENT;
+    }
+    let Some(body) = Body::whole(request, local.body()) else { return ERROR };
+    match response_body::feed(stream, request, body) {
+        ERROR => ERROR,
+        _ => SENT,
+    }
+}
+
+/// The answer of a body filter, or an event, where [`show`] has replaced a response.
+pub(super) const fn as_body_filter(sent: isize) -> isize {
+    if sent == ERROR { ERROR } else { OK }
 }

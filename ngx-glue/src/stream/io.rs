@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 
 use weir_core::{
     abi::properties::Properties,
+    chain::Direction,
     host::{LocalResponse, StreamError},
 };
 
 use super::local::Local;
-use crate::ngx::{
-    chain::{Body, Shelf},
-    headers_out::HeadersOut,
-    request::Request,
+use crate::{
+    conf::bodies::Bodies,
+    ngx::{headers_out::HeadersOut, lane::Lane, request::Request, tail::Tail, unannounced::CreateRequest},
 };
 
 /// What can be done with the headers of a response.
@@ -34,24 +34,18 @@ pub(crate) enum Access {
 pub(crate) struct StreamIo {
     request: Cell<Option<Request<'static>>>,
     generation: Cell<u64>,
-    request_body: Shelf,
-    response_body: Shelf,
+    request_body: Lane,
+    response_body: Lane,
+    bodies: Cell<Bodies>,
+    tail: Tail,
+    create_request: Cell<Option<CreateRequest>>,
     response: Cell<Access>,
     properties: RefCell<Properties>,
     local: Cell<Option<Local<'static>>>,
     details: Cell<&'static [u8]>,
-    resume: Cell<bool>,
+    wishes: RefCell<Vec<(Direction, usize)>>,
     close: Cell<bool>,
     finished: Cell<bool>,
-}
-
-/// Which body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// The request's.
-    Request,
-    /// The response's.
-    Response,
 }
 
 impl StreamIo {
@@ -70,7 +64,12 @@ impl StreamIo {
         self.properties.borrow_mut().clear();
         self.local.set(None);
         self.details.set(&[]);
-        for flag in [&self.resume, &self.close, &self.finished] {
+        self.tail.clear();
+        self.create_request.set(None);
+        self.wishes.borrow_mut().clear();
+        self.request_body.clear();
+        self.response_body.clear();
+        for flag in [&self.close, &self.finished] {
             flag.set(false);
         }
     }
@@ -114,23 +113,40 @@ impl StreamIo {
         self.response.get() == Access::None && !self.finished.get()
     }
 
+    /// Whether trailers of the response can still be changed: from its headers until the end.
+    pub(crate) fn can_edit_trailers(&self) -> bool {
+        self.response.get() != Access::None && !self.finished.get()
+    }
+
     // --- bodies --------------------------------------------------------------------------------------------------
 
-    /// Lets `body` be read while `run` calls filters.
-    pub(crate) fn with_body<T>(&self, direction: Direction, body: Body<'_>, run: impl FnOnce() -> T) -> T {
-        self.shelf(direction).lay(body, run)
+    /// What the location says of bodies.
+    pub(crate) fn bodies(&self) -> Bodies {
+        self.bodies.get()
     }
 
-    /// Lends the body that is readable now.
-    pub(crate) fn look_at_body<T>(
-        &self,
-        direction: Direction,
-        read: impl for<'b> FnOnce(Body<'b>) -> T,
-    ) -> Option<T> {
-        self.shelf(direction).look(read)
+    /// Remembers what the location says of bodies.
+    pub(crate) fn set_bodies(&self, bodies: Bodies) {
+        self.bodies.set(bodies);
     }
 
-    fn shelf(&self, direction: Direction) -> &Shelf {
+    /// What copies the response's body where later filters need that.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// What makes the upstream's request, where ours stands in its place.
+    pub(crate) fn create_request(&self) -> Option<CreateRequest> {
+        self.create_request.get()
+    }
+
+    /// Remembers what makes the upstream's request.
+    pub(crate) fn set_create_request(&self, original: Option<CreateRequest>) {
+        self.create_request.set(original);
+    }
+
+    /// The body of that direction, on its way.
+    pub(crate) fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Request => &self.request_body,
             Direction::Response => &self.response_body,
@@ -176,14 +192,24 @@ impl StreamIo {
         self.details.get()
     }
 
-    /// Asks for the paused request to go on.
-    pub(crate) fn ask_to_resume(&self) {
-        self.resume.set(true);
+    /// Asks for what filter number `filter` holds to go on.
+    pub(crate) fn ask_to_resume(&self, direction: Direction, filter: usize) {
+        let mut wishes = self.wishes.borrow_mut();
+        if !wishes.contains(&(direction, filter)) {
+            wishes.push((direction, filter));
+        }
     }
 
-    /// Whether the paused request was to go on; forgets that.
-    pub(crate) fn take_resume(&self) -> bool {
-        self.resume.take()
+    /// A filter that has asked for what it holds in that direction to go on; forgets that.
+    pub(crate) fn take_wish(&self, direction: Direction) -> Option<usize> {
+        let mut wishes = self.wishes.borrow_mut();
+        let at = wishes.iter().position(|(wished, _)| *wished == direction)?;
+        Some(wishes.remove(at).1)
+    }
+
+    /// Whether a filter has asked for something to go on.
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.wishes.borrow().is_empty()
     }
 
     /// Asks for the stream to be closed.

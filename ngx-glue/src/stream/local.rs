@@ -59,6 +59,10 @@ impl<'a> Local<'a> {
                 b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n\
                   <body>\r\n<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
             }
+            502 => {
+                b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n\
+                  <body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+            }
             _ => {
                 b"<html>\r\n<head><title>500 Internal Server Error</title></head>\r\n\
                   <body>\r\n<center><h1>500 Internal Server Error</h1></center>\r\n</body>\r\n</html>\r\n"

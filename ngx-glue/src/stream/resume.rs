@@ -1,9 +1,15 @@
-//! Going on with a request that a filter has paused, or ending it, from an event of its own.
+//! Going on with what a filter has held, or ending it, from an event of its own.
 
-use super::{Headers, Stream};
+use weir_core::chain::Direction;
+
+use super::Stream;
 use crate::{
-    ngx::{code::CLOSE, event::Next, request::Request},
-    phase::request_headers::{self, Step},
+    ngx::{
+        code::{CLOSE, ERROR},
+        event::Next,
+        request::Request,
+    },
+    phase::{request_headers, response_body},
 };
 
 /// The event of `stream` has come: looks at what was asked for since.
@@ -11,12 +17,22 @@ pub(crate) fn run(stream: &'static Stream, request: Request<'_>) -> Next {
     if stream.io.take_close() {
         return Next::Finalize(CLOSE);
     }
-    if stream.progress().headers.get() != Headers::Paused || !stream.io.take_resume() {
-        return Next::Wait;
+    if let Some(filter) = stream.io.take_wish(Direction::Response) {
+        let sent = response_body::resume(stream, request, filter);
+        again(stream);
+        return if sent == ERROR { Next::Finalize(ERROR) } else { Next::Write };
     }
-    match request_headers::resume(stream, request) {
-        Step::GoOn => Next::Run,
-        Step::Wait => Next::Wait,
-        Step::Answer(code) => Next::Finalize(code),
+    if let Some(filter) = stream.io.take_wish(Direction::Request) {
+        let next = request_headers::resume(stream, request, filter);
+        again(stream);
+        return next;
+    }
+    Next::Wait
+}
+
+/// One wish is granted at a time: nginx may end the request then.
+fn again(stream: &'static Stream) {
+    if stream.io.has_wishes() {
+        stream.wake();
     }
 }

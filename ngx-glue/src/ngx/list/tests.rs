@@ -1,58 +1,17 @@
 //! Lists of headers after any order of changes, looked at as nginx's own code looks at them.
 
-use std::{
-    collections::HashMap,
-    ffi::c_void,
-    ptr::{self, NonNull},
-    sync::Mutex,
-};
+use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_request_t, ngx_list_part_t, ngx_list_t, ngx_pool_t, ngx_table_elt_t};
+use nginx_sys::ngx_table_elt_t;
 
 use super::Table;
-use crate::ngx::request::Request;
+use crate::ngx::{
+    request::Request,
+    testing::{Setup, piece},
+};
 
-/// Sizes of what the pool has given, by address: nothing is freed, so none comes twice.
-static SIZES: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
-
-fn give(size: usize) -> *mut c_void {
-    let memory: *mut u128 = Box::leak(vec![u128::MAX; size.div_ceil(16)].into_boxed_slice()).as_mut_ptr();
-    SIZES.lock().expect("no test panics here").get_or_insert_default().insert(memory.addr(), size);
-    memory.cast()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn ngx_palloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {
-    give(size)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn ngx_pnalloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {
-    give(size)
-}
-
-/// A request with a list of headers, as nginx makes one with room for `room` fields.
 fn request(room: usize) -> Request<'static> {
-    // SAFETY: nginx zeroes a request itself.
-    let request: &'static mut ngx_http_request_t = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
-    // The functions above do not look at it.
-    request.pool = ptr::dangling_mut();
-    let list = &mut request.headers_in.headers;
-    if room > 0 {
-        *list = ngx_list_t {
-            last: &raw mut list.part,
-            part: ngx_list_part_t {
-                elts: give(room * size_of::<ngx_table_elt_t>()),
-                nelts: 0,
-                next: ptr::null_mut(),
-            },
-            size: size_of::<ngx_table_elt_t>(),
-            nalloc: room,
-            pool: ptr::dangling_mut(),
-        };
-    }
-    // SAFETY: leaked, so it lives for ever.
-    unsafe { Request::new(NonNull::from(request)) }
+    crate::ngx::testing::request(Setup { room, ..Setup::default() })
 }
 
 fn table(request: Request<'static>) -> Table<'static> {
@@ -96,14 +55,7 @@ fn check(table: Table<'_>) {
     assert_eq!(part.0.as_ptr(), list.last, "the list's last part is the last one");
     let last = part.copy();
     assert!(last.nelts <= list.nalloc && list.nalloc > 0);
-    let (begin, size) = SIZES
-        .lock()
-        .expect("no test panics here")
-        .iter()
-        .flatten()
-        .map(|(begin, size)| (*begin, *size))
-        .find(|(begin, size)| (*begin..*begin + *size).contains(&last.elts.addr()))
-        .expect("the pool has given this memory");
+    let (begin, size) = piece(last.elts.addr()).expect("the pool has given this memory");
     let end = last.elts.addr() + list.nalloc * size_of::<ngx_table_elt_t>();
     assert!(end <= begin + size, "nginx would write beyond the last part");
 }
