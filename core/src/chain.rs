@@ -128,7 +128,13 @@ impl<H: Host> Chain<H> {
                 (usize::MAX, ContextId::NONE)
             });
             if self.steps.len() == at {
-                self.steps.push(Step { lease, context, failed: false, passed_by: false, held: [Held::default(); 2] });
+                self.steps.push(Step {
+                    lease,
+                    context,
+                    failed: false,
+                    passed_by: false,
+                    held: [Held::default(); 2],
+                });
             }
             if self.failed.is_some() {
                 return;
@@ -254,7 +260,8 @@ impl<H: Host> Chain<H> {
             return Verdict::Continue;
         }
         let count = self.count(direction.maps().0);
-        let verdict = self.call(direction.turn(order, self.steps.len()), callback, [0, count, i32::from(end), 0, 0]);
+        let verdict =
+            self.call(direction.turn(order, self.steps.len()), callback, [0, count, i32::from(end), 0, 0]);
         if verdict == Verdict::Pause {
             self.flow_mut(direction).headers_held = true;
         }

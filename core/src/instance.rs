@@ -260,7 +260,12 @@ impl<H: Host> Instance<H> {
     }
 
     /// A new stream context under root number `root`, for filter number `filter` of the request behind `host`.
-    pub(crate) fn create_stream(&mut self, root: usize, filter: usize, host: &H::Stream) -> Result<ContextId, Failure> {
+    pub(crate) fn create_stream(
+        &mut self,
+        root: usize,
+        filter: usize,
+        host: &H::Stream,
+    ) -> Result<ContextId, Failure> {
         let root = ContextsOf::<H>::root_id(root);
         let id = self.store.data_mut().contexts.add_stream(root, filter, host.clone());
         self.enter(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;

@@ -12,14 +12,14 @@ use std::{
 };
 
 use crate::{
-    chain::Direction,
     abi::{
         properties::Properties,
         types::{BufferType, LogLevel, MapType, StreamType},
     },
+    chain::Direction,
     host::{
-        Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps, RootHost,
-        Speaker, StreamError, StreamHost, Value,
+        Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
+        RootHost, Speaker, StreamError, StreamHost, Value,
     },
 };
 

@@ -108,7 +108,7 @@ mod tests {
 
     /// One request that writes around `address`.
     fn request(instance: &mut Instance<Memory>, address: i32, grow: bool) {
-        let stream = instance.create_stream(0, &Request::new(&Worker::default())).expect("created");
+        let stream = instance.create_stream(0, 0, &Request::new(&Worker::default())).expect("created");
         let params = [stream.raw(), address, i32::from(grow), 0, 0];
         instance.enter(Callback::RequestHeaders, stream, params).expect("no trap");
         instance.end_stream(stream, false).expect("ended");

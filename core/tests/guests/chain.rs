@@ -2,10 +2,10 @@
 
 use weir_core::{
     abi::types::{MapType, StreamType},
-    chain::Verdict,
+    chain::{Chain, Direction, Verdict},
     filter::Callback,
     plan::Isolation,
-    testing::Logged,
+    testing::{Logged, Memory},
 };
 
 use crate::support::{Bench, Guest, Step, call, plugin, returns, wat};
@@ -50,13 +50,13 @@ fn requests_go_down_and_responses_come_up() {
     let bench = abc_with(Vec::new());
     let mut chain = bench.begin(&bench.request());
     assert_eq!(traced(&bench), "aC bC cC");
-    chain.request_headers(false);
-    chain.request_body(1, true);
-    chain.request_trailers();
+    chain.headers(Direction::Request, false);
+    chain.body(Direction::Request, true);
+    chain.trailers(Direction::Request);
     assert_eq!(traced(&bench), "aH bH cH aB bB cB aT bT cT");
-    chain.response_headers(false);
-    chain.response_body(1, true);
-    chain.response_trailers();
+    chain.headers(Direction::Response, false);
+    chain.body(Direction::Response, true);
+    chain.trailers(Direction::Response);
     assert_eq!(traced(&bench), "ch bh ah cb bb ab ct bt at");
     chain.finish();
     assert_eq!(traced(&bench), "aD aL aX bD bL bX cD cL cX");
@@ -68,11 +68,19 @@ fn a_pause_holds_the_request_at_its_filter() {
     for action in [1, 2, 3, 4, -1] {
         let bench = abc("b", Callback::RequestHeaders, [returns(action)]);
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(true), Verdict::Pause, "{action}");
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause, "{action}");
         assert_eq!(traced(&bench), "aC bC cC aH bH");
-        assert_eq!(chain.resume_request(true), Verdict::Continue);
+        for other in [0, 2] {
+            assert_eq!(
+                chain.resume(Direction::Request, other),
+                Verdict::Pause,
+                "no other filter can resume it"
+            );
+        }
+        assert_eq!(traced(&bench), "");
+        assert_eq!(chain.resume(Direction::Request, 1), Verdict::Continue);
         assert_eq!(traced(&bench), "cH", "the one that paused is not asked again");
-        assert_eq!(chain.resume_request(true), Verdict::Continue);
+        assert_eq!(chain.resume(Direction::Request, 1), Verdict::Continue);
         assert_eq!(traced(&bench), "", "nothing is left to resume");
     }
 }
@@ -83,48 +91,62 @@ fn several_may_pause_one_after_the_other() {
     let bench = abc_with(vec![pause("a"), pause("b"), pause("c")]);
     let mut chain = bench.begin(&bench.request());
     traced(&bench);
-    assert_eq!(chain.request_headers(true), Verdict::Pause);
-    for expected in ["aH", "bH"] {
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+    for (at, expected) in ["aH", "bH"].into_iter().enumerate() {
         assert_eq!(traced(&bench), expected);
-        assert_eq!(chain.resume_request(true), Verdict::Pause);
+        assert_eq!(chain.resume(Direction::Request, at), Verdict::Pause);
     }
     assert_eq!(traced(&bench), "cH");
-    assert_eq!(chain.resume_request(true), Verdict::Continue);
+    assert_eq!(chain.resume(Direction::Request, 2), Verdict::Continue);
 }
 
 #[test]
-fn headers_may_be_shown_once_more() {
+fn headers_are_shown_once() {
     let bench = abc_with(Vec::new());
     let mut chain = bench.begin(&bench.request());
     traced(&bench);
-    chain.request_headers(false);
-    chain.request_headers(true);
-    assert_eq!(traced(&bench), "aH bH cH aH bH cH", "an internal redirect");
+    chain.headers(Direction::Request, false);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Continue);
+    assert_eq!(traced(&bench), "aH bH cH", "an internal redirect shows nothing new");
 }
 
-/// A pause where nothing can be held is said once, and the stream goes on.
+/// Each callback of either direction may pause; it goes on with the filter after the one that did.
 #[test]
-fn other_pauses_are_warned_of_once() {
-    let others = [
-        Callback::RequestBody,
-        Callback::RequestTrailers,
-        Callback::ResponseHeaders,
-        Callback::ResponseBody,
-        Callback::ResponseTrailers,
+fn every_callback_may_pause() {
+    let calls: [fn(&mut Chain<Memory>) -> Verdict; 6] = [
+        |chain| chain.headers(Direction::Request, false),
+        |chain| chain.body(Direction::Request, true),
+        |chain| chain.trailers(Direction::Request),
+        |chain| chain.headers(Direction::Response, false),
+        |chain| chain.body(Direction::Response, true),
+        |chain| chain.trailers(Direction::Response),
     ];
-    let guest = others.iter().fold(Guest::new(), |guest, callback| guest.on(*callback, [returns(1)]));
-    let bench = guest.bench();
-    let mut chain = bench.begin(&bench.request());
-    let verdicts = [
-        chain.request_body(1, true),
-        chain.request_trailers(),
-        chain.response_headers(false),
-        chain.response_body(1, true),
-        chain.response_trailers(),
-    ];
-    assert_eq!(verdicts, [Verdict::Continue; 5]);
-    let log = bench.log();
-    assert!(log.len() == 1 && log[0].contains("paused in proxy_on_request_body"), "{log:?}");
+    for (at, (callback, seen, rest)) in [
+        (Callback::RequestHeaders, "aH bH", "cH"),
+        (Callback::RequestBody, "aB bB", "cB"),
+        (Callback::RequestTrailers, "aT bT", "cT"),
+        (Callback::ResponseHeaders, "ch bh", "ah"),
+        (Callback::ResponseBody, "cb bb", "ab"),
+        (Callback::ResponseTrailers, "ct bt", "at"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bench = abc("b", callback, [returns(1)]);
+        let mut chain = bench.begin(&bench.request());
+        let direction = if at < 3 { Direction::Request } else { Direction::Response };
+        for (number, call) in calls.into_iter().enumerate() {
+            traced(&bench);
+            let expected = if number == at { Verdict::Pause } else { Verdict::Continue };
+            assert_eq!(call(&mut chain), expected, "{callback:?}");
+            if number == at {
+                assert_eq!(traced(&bench), seen);
+                assert_eq!(chain.resume(direction, 1), Verdict::Continue, "{callback:?}");
+                assert_eq!(traced(&bench), rest);
+            }
+        }
+        assert_eq!(bench.spoken().1, Vec::<String>::new(), "nothing to warn of");
+    }
 }
 
 #[test]
@@ -133,21 +155,21 @@ fn a_local_response_ends_the_request_s_way() {
         let bench = abc("b", callback, [local(403)]);
         let request = bench.request();
         let mut chain = bench.begin(&request);
-        let mut verdicts = vec![chain.request_headers(false)];
+        let mut verdicts = vec![chain.headers(Direction::Request, false)];
         if verdicts[0] == Verdict::Continue {
-            verdicts.push(chain.request_body(1, true));
+            verdicts.push(chain.body(Direction::Request, true));
         }
         if verdicts.last() == Some(&Verdict::Continue) {
-            verdicts.push(chain.request_trailers());
+            verdicts.push(chain.trailers(Direction::Request));
         }
         assert_eq!(verdicts.last(), Some(&Verdict::LocalResponse), "{callback:?}");
         let letter = ["H", "B", "T"][verdicts.len() - 1];
         let seen = traced(&bench);
         assert!(seen.ends_with(&format!("a{letter} b{letter}")), "later filters are not called: {seen}");
         // The response goes through the others' callbacks, not through its sender's.
-        chain.response_headers(false);
-        chain.response_body(4, true);
-        chain.response_trailers();
+        chain.headers(Direction::Response, false);
+        chain.body(Direction::Response, true);
+        chain.trailers(Direction::Response);
         assert_eq!(traced(&bench), "ch ah cb ab ct at");
         chain.finish();
         assert_eq!(traced(&bench), "aD aL aX bD bL bX cD cL cX");
@@ -159,14 +181,14 @@ fn a_local_response_replaces_the_response_for_the_filters_that_are_left() {
     let bench = abc("b", Callback::ResponseHeaders, [local(502)]);
     let request = bench.request();
     let mut chain = bench.begin(&request);
-    chain.request_headers(true);
+    chain.headers(Direction::Request, true);
     traced(&bench);
-    assert_eq!(chain.response_headers(false), Verdict::LocalResponse);
+    assert_eq!(chain.headers(Direction::Response, false), Verdict::LocalResponse);
     assert_eq!(traced(&bench), "ch bh");
-    assert_eq!(chain.response_headers(false), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Response, false), Verdict::Continue);
     assert_eq!(traced(&bench), "ah", "the rest of the chain goes on");
-    chain.response_body(1, true);
-    assert_eq!(traced(&bench), "cb ab", "the sender does not see its own");
+    chain.body(Direction::Response, true);
+    assert_eq!(traced(&bench), "ab", "neither its sender sees it, nor who has seen the one it replaces");
 }
 
 #[test]
@@ -177,11 +199,11 @@ fn a_response_may_be_replaced_more_than_once() {
     let mut chain = bench.begin(&request);
     traced(&bench);
     for (status, seen) in [(501, "ch"), (502, "bh"), (503, "ah")] {
-        assert_eq!(chain.response_headers(true), Verdict::LocalResponse);
+        assert_eq!(chain.headers(Direction::Response, true), Verdict::LocalResponse);
         assert_eq!(traced(&bench), seen);
         assert_eq!(request.edit().sent.take().map(|sent| sent.status), Some(status));
     }
-    assert_eq!(chain.response_headers(true), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue);
     assert_eq!(traced(&bench), "");
 }
 
@@ -195,9 +217,9 @@ fn a_local_response_after_a_resumption() {
     let request = bench.request();
     let mut chain = bench.begin(&request);
     traced(&bench);
-    assert_eq!(chain.request_headers(true), Verdict::Pause);
-    assert_eq!(chain.resume_request(true), Verdict::LocalResponse);
-    chain.response_headers(true);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+    assert_eq!(chain.resume(Direction::Request, 0), Verdict::LocalResponse);
+    chain.headers(Direction::Response, true);
     assert_eq!(traced(&bench), "aH bH cH bh ah");
 }
 
@@ -208,7 +230,7 @@ fn a_closed_stream_goes_no_further() {
         let request = bench.request();
         let mut chain = bench.begin(&request);
         traced(&bench);
-        assert_eq!(chain.request_headers(true), Verdict::Closed);
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Closed);
         assert_eq!(traced(&bench), "aH bH");
         chain.finish();
         assert_eq!(traced(&bench), "aD aL aX bD bL bX cD cL cX");
@@ -217,9 +239,9 @@ fn a_closed_stream_goes_no_further() {
     }
     let bench = abc("b", Callback::ResponseBody, [call("proxy_close_stream", [1])]);
     let mut chain = bench.begin(&bench.request());
-    chain.response_headers(false);
+    chain.headers(Direction::Response, false);
     traced(&bench);
-    assert_eq!(chain.response_body(1, true), Verdict::Closed);
+    assert_eq!(chain.body(Direction::Response, true), Verdict::Closed);
     assert_eq!(traced(&bench), "cb bb");
 }
 
@@ -228,17 +250,17 @@ fn a_closed_stream_goes_no_further() {
 fn a_local_response_wins_over_closing() {
     let bench = abc("b", Callback::RequestHeaders, [call("proxy_close_stream", [0]), local(403)]);
     let mut chain = bench.begin(&bench.request());
-    assert_eq!(chain.request_headers(true), Verdict::LocalResponse);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::LocalResponse);
 }
 
 #[test]
 fn a_filter_that_fails_after_its_answer_has_failed() {
     let bench = abc("b", Callback::RequestHeaders, [local(403), wat("unreachable")]);
     let mut chain = bench.begin(&bench.request());
-    assert_eq!(chain.request_headers(true), Verdict::Failed { status: 500 });
-    assert_eq!(chain.resume_request(true), Verdict::Failed { status: 500 });
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Failed { status: 500 });
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Failed { status: 500 });
     traced(&bench);
-    chain.response_headers(true);
+    chain.headers(Direction::Response, true);
     assert_eq!(traced(&bench), "ch ah", "the response that tells of it is shown to those that still run");
 }
 
@@ -253,7 +275,7 @@ fn what_a_filter_changes_the_next_one_sees() {
     let order = |filters: [&std::sync::Arc<_>; 2]| {
         let bench = Bench::new(filters.map(|filter| plugin(filter, "", Isolation::Auto)).to_vec());
         let request = bench.request();
-        bench.begin(&request).request_headers(true);
+        bench.begin(&request).headers(Direction::Request, true);
         assert_eq!(request.text(MapType::HttpRequestHeaders, "X-New").as_deref(), Some("x-new"));
         bench.log()
     };

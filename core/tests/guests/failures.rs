@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_core::{
-    chain::{Chain, Verdict},
+    chain::{Chain, Direction, Verdict},
     engine::{Settings, limits::Limits},
     filter::Callback,
     plan::Isolation,
@@ -11,7 +11,7 @@ use weir_core::{
 };
 
 use crate::support::{
-    Bench, Guest, OUT, SIZE, Step, call, for_context, number, plugin, say, settings, trace, wat,
+    Bench, Guest, OUT, SIZE, Step, call, for_context, number, plugin, say, settings, show, trace, wat,
 };
 
 const FAILED: Verdict = Verdict::Failed { status: 500 };
@@ -58,10 +58,13 @@ fn every_failure_ends_its_request_and_no_other() {
         for isolation in [Isolation::Stream, Isolation::None] {
             let guest = failing(Callback::RequestBody, step.clone());
             let bench = bench(&guest, isolation, text);
-            let mut chain = bench.begin(&bench.request());
-            assert_eq!(chain.request_body(665, false), Verdict::Continue, "{way}");
+            let request = bench.request();
+            let mut chain = bench.begin(&request);
+            show(&request, Direction::Request, [0; 665]);
+            assert_eq!(chain.body(Direction::Request, false), Verdict::Continue, "{way}");
             assert_eq!(bench.log(), ["(2", ")2"]);
-            assert_eq!(chain.request_body(666, true), FAILED, "{way}");
+            show(&request, Direction::Request, [0; 666]);
+            assert_eq!(chain.body(Direction::Request, true), FAILED, "{way}");
             let (guests, ours) = bench.spoken();
             assert_eq!(guests[0], "(2", "{way}");
             let [report] = &ours[..] else { panic!("one report of {way}: {ours:?}") };
@@ -78,7 +81,7 @@ fn a_report_has_the_names_of_the_guest_s_functions() {
         .plus("(func $inner unreachable) (func $outer (call $inner))")
         .on(Callback::RequestHeaders, [wat("(call $outer)")]);
     let bench = guest.bench();
-    assert_eq!(bench.begin(&bench.request()).request_headers(true), FAILED);
+    assert_eq!(bench.begin(&bench.request()).headers(Direction::Request, true), FAILED);
     let log = bench.log().join("\n");
     let (inner, outer) = (log.find("inner"), log.find("outer"));
     assert!(inner.is_some() && inner < outer, "{log}");
@@ -91,12 +94,12 @@ type Call = fn(&mut Chain<Memory>) -> Verdict;
 #[test]
 fn an_instance_that_has_failed_is_never_entered_again() {
     let callbacks: [(Callback, Call); 6] = [
-        (Callback::RequestHeaders, |chain| chain.request_headers(false)),
-        (Callback::RequestBody, |chain| chain.request_body(1, true)),
-        (Callback::RequestTrailers, Chain::request_trailers),
-        (Callback::ResponseHeaders, |chain| chain.response_headers(false)),
-        (Callback::ResponseBody, |chain| chain.response_body(1, true)),
-        (Callback::ResponseTrailers, Chain::response_trailers),
+        (Callback::RequestHeaders, |chain| chain.headers(Direction::Request, false)),
+        (Callback::RequestBody, |chain| chain.body(Direction::Request, true)),
+        (Callback::RequestTrailers, |chain| chain.trailers(Direction::Request)),
+        (Callback::ResponseHeaders, |chain| chain.headers(Direction::Response, false)),
+        (Callback::ResponseBody, |chain| chain.body(Direction::Response, true)),
+        (Callback::ResponseTrailers, |chain| chain.trailers(Direction::Response)),
     ];
     for isolation in [Isolation::Stream, Isolation::None] {
         for (fails_in, _) in callbacks {
@@ -108,7 +111,7 @@ fn an_instance_that_has_failed_is_never_entered_again() {
             for (callback, verdict) in verdicts {
                 assert_eq!(verdict, Verdict::Continue, "{callback:?}");
             }
-            chain.resume_request(true);
+            chain.resume(Direction::Request, 0);
             chain.finish();
             assert!(bench.log().is_empty(), "{fails_in:?}: reported once, and nothing called");
         }
@@ -145,7 +148,7 @@ fn failures_before_a_request_are_its_first_verdict() {
             let after = Guest::tracer().named("after").load();
             let bench = Bench::new(vec![plugin(&fails, "", isolation), plugin(&after, "", isolation)]);
             let mut chain = bench.begin(&bench.request());
-            assert_eq!(chain.request_headers(true), FAILED);
+            assert_eq!(chain.headers(Direction::Request, true), FAILED);
             drop(chain);
             let lines = bench.worker.take_log();
             let reports =
@@ -173,25 +176,28 @@ fn requests_that_share_an_instance_fail_with_it_and_alone() {
     let bench = guest.bench_with(Isolation::None);
     let requests = [(); 3].map(|()| bench.request());
     let [mut first, mut second, mut third] = requests.each_ref().map(|request| bench.begin(request));
-    assert_eq!(first.request_headers(false), Verdict::Continue);
-    assert_eq!(second.request_body(1, true), FAILED);
+    for chain in [&mut first, &mut second, &mut third] {
+        assert_eq!(chain.headers(Direction::Request, false), Verdict::Continue);
+    }
+    assert_eq!(second.body(Direction::Request, true), FAILED);
     assert_eq!(bench.log().last().map(|line| line.contains("proxy_on_request_body failed")), Some(true));
     // The two others cannot go on in an instance that is broken; each is told once.
     for chain in [&mut first, &mut third] {
-        assert_eq!(chain.request_body(1, true), FAILED);
+        assert_eq!(chain.body(Direction::Request, true), FAILED);
         let log = bench.log();
         assert_eq!(log.len(), 1, "{log:?}");
         assert!(log[0].contains("failed before; proxy_on_request_body was not called"), "{log:?}");
-        assert_eq!(chain.response_headers(true), Verdict::Continue);
+        assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue);
     }
     // A new request has a new instance, while the old ones still hold theirs.
     let mut fourth = bench.begin(&bench.request());
-    assert_eq!(fourth.request_body(1, true), Verdict::Continue);
-    assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "B2"]);
+    assert_eq!(fourth.headers(Direction::Request, false), Verdict::Continue);
+    assert_eq!(fourth.body(Direction::Request, true), Verdict::Continue);
+    assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "H2", "B2"]);
     drop([first, second, third]);
     assert!(bench.log().is_empty(), "no callback follows in the broken one");
     let mut fifth = bench.begin(&bench.request());
-    assert_eq!(fifth.request_headers(true), Verdict::Continue);
+    assert_eq!(fifth.headers(Direction::Request, true), Verdict::Continue);
     assert_eq!(bench.log(), ["C3", "H3"], "the new one serves on");
 }
 
@@ -202,9 +208,9 @@ fn filters_of_one_request_in_a_broken_instance_are_reported_once() {
     for isolation in [Isolation::Stream, Isolation::None] {
         let bench = Bench::new((0..2).map(|_| plugin(&filter, "", isolation)).collect());
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(true), FAILED);
+        assert_eq!(chain.headers(Direction::Request, true), FAILED);
         bench.log();
-        assert_eq!(chain.response_headers(true), Verdict::Continue);
+        assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue);
         chain.finish();
         assert!(bench.log().is_empty());
     }
@@ -219,9 +225,9 @@ fn filters_in_other_instances_see_the_response() {
     let bench = Bench::new(plugins.to_vec());
     let mut chain = bench.begin(&bench.request());
     bench.log();
-    assert_eq!(chain.request_headers(true), FAILED);
+    assert_eq!(chain.headers(Direction::Request, true), FAILED);
     assert_eq!(bench.log()[0], "H2");
-    assert_eq!(chain.response_headers(true), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue);
     chain.finish();
     assert_eq!(bench.log(), ["h2", "h2", "D2", "L2", "X2", "D2", "L2", "X2"]);
 }
@@ -294,7 +300,7 @@ fn allocators_that_end_the_instance() {
             .on(Callback::RequestHeaders, [wat(calls), say("not reached")]);
         let bench = bench(&guest, Isolation::None, text);
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(true), FAILED, "{body}");
+        assert_eq!(chain.headers(Direction::Request, true), FAILED, "{body}");
         let log = bench.log();
         assert_eq!(log.len(), 1, "{log:?}");
         assert!(log[0].contains(text), "{log:?}");
@@ -333,21 +339,28 @@ fn when_all_instances_are_taken_a_request_is_told_so() {
     let requests = [(); 3].map(|()| bench.request());
     let [first, second, mut third] = requests.each_ref().map(|request| bench.begin(request));
     bench.log();
-    assert_eq!(third.request_headers(true), Verdict::Failed { status: 503 });
+    assert_eq!(third.headers(Direction::Request, true), Verdict::Failed { status: 503 });
     drop(third);
     let mut fourth = bench.begin(&bench.request());
     let log = bench.log();
     assert!(log.len() == 1 && log[0].contains("no instance can be made"), "{log:?}");
-    assert_eq!(fourth.request_headers(true), Verdict::Failed { status: 503 });
-    assert_eq!(fourth.response_headers(true), Verdict::Continue, "the response that tells of it goes out");
+    assert_eq!(fourth.headers(Direction::Request, true), Verdict::Failed { status: 503 });
+    assert_eq!(
+        fourth.headers(Direction::Response, true),
+        Verdict::Continue,
+        "the response that tells of it goes out"
+    );
     drop([first, second]);
-    assert_eq!(bench.begin(&bench.request()).request_headers(true), Verdict::Continue);
+    assert_eq!(bench.begin(&bench.request()).headers(Direction::Request, true), Verdict::Continue);
 }
 
 #[test]
 fn a_body_may_be_larger_than_a_guest_can_count() {
     let told = Guest::new().on(Callback::RequestBody, [number("(i64.extend_i32_s (local.get 1))")]);
     let bench = told.bench();
-    bench.begin(&bench.request()).request_body(usize::MAX, true);
+    let request = bench.request();
+    // Never touched, so never there.
+    show(&request, Direction::Request, vec![0; 1 << 31]);
+    bench.begin(&request).body(Direction::Request, true);
     assert_eq!(bench.log(), [i32::MAX.to_string()]);
 }

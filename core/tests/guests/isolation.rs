@@ -1,13 +1,14 @@
 //! Which contexts share an instance, and that nothing else is shared.
 
 use weir_core::{
+    chain::Direction,
     filter::Callback,
     plan::{Isolation, Plans},
     shard::Shard,
     testing::{Memory, Request, Worker},
 };
 
-use crate::support::{Bench, Guest, OUT, SIZE, call, plugin, value, wat};
+use crate::support::{Bench, Guest, OUT, SIZE, call, plugin, show, value, wat};
 
 /// A guest that counts its calls in a global, in its memory and in a table, and logs each count.
 fn counter() -> Guest {
@@ -32,7 +33,7 @@ fn counts(first: Isolation, second: Isolation) -> Vec<String> {
     // All at once, so that no instance could be another one's leftover.
     let mut chains: Vec<_> = requests.iter().map(|request| bench.begin(request)).collect();
     for chain in &mut chains {
-        chain.request_headers(true);
+        chain.headers(Direction::Request, true);
     }
     bench.log()
 }
@@ -113,7 +114,7 @@ fn the_same_for_all(bench: &Bench) -> Vec<String> {
     let requests: Vec<_> = (0..3).map(|_| bench.request()).collect();
     let mut chains: Vec<_> = requests.iter().map(|request| bench.begin(request)).collect();
     for chain in &mut chains {
-        chain.request_headers(true);
+        chain.headers(Direction::Request, true);
     }
     drop(chains);
     assert_eq!(bench.log(), [&first[..]; 3].concat());
@@ -174,9 +175,12 @@ fn a_request_finds_nothing_of_one_that_failed() {
     let bench = Guest::new().on(Callback::RequestBody, steps).bench();
     for _ in 0..3 {
         assert_eq!(bench.run(), ["1"]);
-        let mut chain = bench.begin(&bench.request());
-        chain.request_body(1, false);
-        chain.request_body(666, true);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        show(&request, Direction::Request, [0; 1]);
+        chain.body(Direction::Request, false);
+        show(&request, Direction::Request, [0; 666]);
+        chain.body(Direction::Request, true);
         drop(chain);
         assert_eq!(bench.log()[..2], ["1", "2"]);
     }
@@ -198,7 +202,7 @@ fn workers_do_not_share() {
     assert_eq!(bench.run(), ["2"; 3]);
     let other = Worker::default();
     let shard = Shard::new(bench.plans.clone(), other.clone());
-    shard.begin(bench.id, &Request::new(&other)).request_headers(true);
+    shard.begin(bench.id, &Request::new(&other)).headers(Direction::Request, true);
     assert_eq!(other.take_log().len(), 3);
     assert_eq!(bench.run(), ["3"; 3]);
 }
@@ -218,7 +222,7 @@ fn a_shared_instance_has_a_root_context_for_each_directive() {
         (chains[0], &["C4", "H4", "0", "first", "D4", "L4", "X4"]),
         (chains[1], &["C5", "H5", "0", "second", "D5", "L5", "X5"]),
     ] {
-        bench.shard.begin(chain, &bench.request()).request_headers(true);
+        bench.shard.begin(chain, &bench.request()).headers(Direction::Request, true);
         assert_eq!(bench.log(), expected);
     }
 }

@@ -1,13 +1,13 @@
 //! Contexts from birth to end, and what a filter is told when.
 
 use weir_core::{
-    abi::types::{BufferType, MapType},
-    chain::Verdict,
+    abi::types::MapType,
+    chain::{Direction, Verdict},
     filter::{AbiVersion, Callback},
     plan::Isolation,
 };
 
-use crate::support::{Bench, Guest, pairs, param, plugin, say, trace};
+use crate::support::{Bench, Guest, pairs, param, plugin, say, show, trace};
 
 #[test]
 fn a_request_s_callbacks_come_in_order() {
@@ -16,12 +16,12 @@ fn a_request_s_callbacks_come_in_order() {
     assert_eq!(bench.log(), ["C1", "S1", "F1"], "once, on trial");
     let request = bench.request();
     let mut chain = bench.begin(&request);
-    assert_eq!(chain.request_headers(false), Verdict::Continue);
-    assert_eq!(chain.request_body(3, true), Verdict::Continue);
-    assert_eq!(chain.request_trailers(), Verdict::Continue);
-    assert_eq!(chain.response_headers(false), Verdict::Continue);
-    assert_eq!(chain.response_body(3, true), Verdict::Continue);
-    assert_eq!(chain.response_trailers(), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Request, false), Verdict::Continue);
+    assert_eq!(chain.body(Direction::Request, true), Verdict::Continue);
+    assert_eq!(chain.trailers(Direction::Request), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Response, false), Verdict::Continue);
+    assert_eq!(chain.body(Direction::Response, true), Verdict::Continue);
+    assert_eq!(chain.trailers(Direction::Response), Verdict::Continue);
     chain.finish();
     chain.finish();
     drop(chain);
@@ -35,8 +35,8 @@ fn filters_of_one_module_share_the_request_s_instance_and_responses_come_in_reve
     let bench = Bench::new((0..2).map(|_| plugin(&filter, "", Isolation::Stream)).collect());
     let request = bench.request();
     let mut chain = bench.begin(&request);
-    chain.request_headers(true);
-    chain.response_headers(true);
+    chain.headers(Direction::Request, true);
+    chain.headers(Direction::Response, true);
     chain.finish();
     let expected = ["C1", "S1", "F1", "C2", "S2", "F2", "C3", "C4", "H3", "H4", "h4", "h3"];
     assert_eq!(bench.log(), [&expected[..], &["D3", "L3", "X3", "D4", "L4", "X4"]].concat());
@@ -47,8 +47,8 @@ fn a_shared_instance_is_configured_once_and_gives_no_id_twice() {
     let bench = Guest::tracer().bench_with(Isolation::None);
     let mut first = bench.begin(&bench.request());
     let mut second = bench.begin(&bench.request());
-    first.request_headers(true);
-    second.request_headers(true);
+    first.headers(Direction::Request, true);
+    second.headers(Direction::Request, true);
     drop(first);
     drop(second);
     bench.begin(&bench.request()).finish();
@@ -83,16 +83,19 @@ fn callbacks_are_told_what_there_is() {
         let mut parts = request.edit();
         parts.maps.insert(MapType::HttpRequestTrailers, pairs(&[("a", "1"), ("b", "2")]));
         parts.maps.insert(MapType::HttpResponseTrailers, pairs(&[("a", "1")]));
-        parts.buffers.insert(BufferType::HttpRequestBody, vec![b"abc".to_vec()]);
     }
     let mut chain = bench.begin(&request);
-    chain.request_headers(false);
-    chain.request_body(3, false);
-    chain.request_body(0, true);
-    chain.request_trailers();
-    chain.response_headers(true);
-    chain.response_body(70000, true);
-    chain.response_trailers();
+    chain.headers(Direction::Request, false);
+    show(&request, Direction::Request, "abc");
+    chain.body(Direction::Request, false);
+    show(&request, Direction::Request, "");
+    chain.body(Direction::Request, false);
+    chain.body(Direction::Request, true);
+    chain.trailers(Direction::Request);
+    chain.headers(Direction::Response, true);
+    show(&request, Direction::Response, vec![0; 70000]);
+    chain.body(Direction::Response, true);
+    chain.trailers(Direction::Response);
     let expected = [
         &["create", "1", "0", "start", "5", "configure", "6", "create", "2", "1"][..],
         &["request", "5", "0", "body", "3", "0", "body", "0", "1", "trailers", "2"],
@@ -117,8 +120,8 @@ fn headers_callbacks_have_two_or_three_parameters() {
         assert_eq!(guest.load().abi_version(), version);
         let bench = guest.bench();
         let mut chain = bench.begin(&bench.request());
-        chain.request_headers(true);
-        chain.response_headers(true);
+        chain.headers(Direction::Request, true);
+        chain.headers(Direction::Response, true);
         assert_eq!(bench.log(), expected, "{version:?}");
     }
     let old_shape = Guest::new().plus(
@@ -138,7 +141,7 @@ fn a_filter_that_refuses_its_configuration_is_named_with_its_place() {
         assert!(text.contains("filter \"guest\""), "{text}");
         assert!(text.contains(&format!("{} returned false", callback.name())), "{text}");
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(true), Verdict::Failed { status: 500 });
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Failed { status: 500 });
     }
 }
 
@@ -151,7 +154,7 @@ fn what_no_filter_exports_is_not_wanted() {
         assert_eq!(chain.wants(*callback), wanted, "{callback:?}");
         assert_eq!(bench.shard.wants(bench.id, *callback), wanted, "{callback:?}");
     }
-    assert_eq!(chain.request_headers(true), Verdict::Continue);
-    assert_eq!(chain.response_body(1, true), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Continue);
+    assert_eq!(chain.body(Direction::Response, true), Verdict::Continue);
     assert_eq!(bench.log(), ["b2"]);
 }

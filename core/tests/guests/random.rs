@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::RngSeed};
 use weir_core::{
     abi::{Entry, Support, Versions, table},
-    chain::{Chain, Verdict},
+    chain::{Chain, Direction, Verdict},
     filter::{AbiVersion, Callback},
     plan::Isolation,
     testing::Memory,
@@ -121,13 +121,13 @@ fn any_guest() -> impl Strategy<Value = Guest> {
 /// Every callback of a request, whatever the verdicts were: a proxy that goes on is the harder case.
 fn drive(chain: &mut Chain<Memory>) -> [Verdict; 7] {
     [
-        chain.request_headers(false),
-        chain.resume_request(false),
-        chain.request_body(3, true),
-        chain.request_trailers(),
-        chain.response_headers(false),
-        chain.response_body(3, true),
-        chain.response_trailers(),
+        chain.headers(Direction::Request, false),
+        chain.resume(Direction::Request, 0),
+        chain.body(Direction::Request, true),
+        chain.trailers(Direction::Request),
+        chain.headers(Direction::Response, false),
+        chain.body(Direction::Response, true),
+        chain.trailers(Direction::Response),
     ]
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use weir_core::{
     abi::{Status, table},
-    chain::{Chain, Verdict},
+    chain::{Chain, Direction, Verdict},
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
     filter::{AbiVersion, Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
@@ -491,10 +491,10 @@ impl Bench {
     pub(crate) fn serve(&self, request: &Request) {
         let mut chain = self.begin(request);
         let verdicts = [
-            chain.request_headers(false),
-            chain.request_body(3, true),
-            chain.response_headers(false),
-            chain.response_body(3, true),
+            chain.headers(Direction::Request, false),
+            chain.body(Direction::Request, true),
+            chain.headers(Direction::Response, false),
+            chain.body(Direction::Response, true),
         ];
         chain.finish();
         assert_eq!(verdicts, [Verdict::Continue; 4], "{:?}", self.log());
@@ -519,6 +519,11 @@ impl Bench {
         let texts = |lines: Vec<Logged>| lines.into_iter().map(|line| line.message).collect();
         (texts(guests), texts(ours))
     }
+}
+
+/// Shows `bytes` as the next part of a body.
+pub(crate) fn show(request: &Request, direction: Direction, bytes: impl Into<Vec<u8>>) {
+    request.edit().buffers.insert(direction.buffer(), vec![bytes.into()]);
 }
 
 /// A call, its arguments, and the status it has to answer.

@@ -2,7 +2,7 @@
 
 use weir_core::{
     abi::{Support, Versions, table, types::LogLevel},
-    chain::Verdict,
+    chain::{Direction, Verdict},
     engine::limits::{MAX_IOVECS, MAX_LOG_LINE, MAX_RANDOM, MAX_SUBSCRIPTIONS},
     filter::Callback,
     testing::{Memory, NOW_NS},
@@ -320,7 +320,7 @@ fn exit_ends_the_instance_as_a_failure_whatever_the_code() {
         let bench: Bench =
             guest.on(Callback::RequestHeaders, [call("proc_exit", [code]), say("not reached")]).bench();
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(true), Verdict::Failed { status: 500 });
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Failed { status: 500 });
         drop(chain);
         let log = bench.log();
         assert_eq!(log, [format!("proxy_on_request_headers ended the guest: proc_exit({code})")]);

@@ -1,7 +1,11 @@
 //! `env.abort` and `env.emscripten_notify_memory_growth`: what language runtimes import besides.
 
 use weir_core::{
-    abi::types::LogLevel, chain::Verdict, engine::limits::MAX_LOG_LINE, filter::Callback, host::Speaker,
+    abi::types::LogLevel,
+    chain::{Direction, Verdict},
+    engine::limits::MAX_LOG_LINE,
+    filter::Callback,
+    host::Speaker,
 };
 
 use crate::support::{END, Guest, HIGH, call, say};
@@ -16,7 +20,7 @@ fn string(text: &str) -> Vec<u8> {
 fn abort(guest: Guest, args: [i64; 4]) -> String {
     let bench = guest.on(Callback::RequestHeaders, [call("abort", args), say("not reached")]).bench();
     let mut chain = bench.begin(&bench.request());
-    assert_eq!(chain.request_headers(true), Verdict::Failed { status: 500 });
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Failed { status: 500 });
     let lines = bench.worker.take_log();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!((lines[0].level, lines[0].speaker), (LogLevel::Critical, Speaker::Guest));

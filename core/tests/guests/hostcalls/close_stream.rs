@@ -2,7 +2,7 @@
 
 use weir_core::{
     abi::{Status, types::StreamType},
-    chain::Verdict,
+    chain::{Direction, Verdict},
     filter::Callback,
 };
 
@@ -20,9 +20,9 @@ fn the_verdict_says_that_the_stream_is_to_be_closed() {
         let bench = guest.bench();
         let request = bench.request();
         let mut chain = bench.begin(&request);
-        assert_eq!(chain.request_headers(true), Verdict::Closed);
-        assert_eq!(chain.response_headers(true), Verdict::Closed);
-        assert_eq!(chain.request_body(0, true), Verdict::Continue, "asked for no more");
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Closed);
+        assert_eq!(chain.headers(Direction::Response, true), Verdict::Closed);
+        assert_eq!(chain.body(Direction::Request, true), Verdict::Continue, "asked for no more");
         assert_eq!(request.edit().closed, [StreamType::HttpRequest, StreamType::HttpResponse]);
         assert_eq!(bench.log(), ["0", "0"]);
     }

@@ -2,7 +2,7 @@
 
 use weir_core::{
     abi::{Status, types::StreamType},
-    chain::Verdict,
+    chain::{Direction, Verdict},
     filter::{AbiVersion, Callback},
 };
 
@@ -24,7 +24,7 @@ fn statuses() {
             case(CONTINUE, [-1], Status::BadArgument),
         ],
     );
-    assert_eq!(done.request.edit().resumed, [StreamType::HttpRequest, StreamType::HttpResponse]);
+    assert_eq!(done.request.edit().resumed, [(StreamType::HttpRequest, 0), (StreamType::HttpResponse, 0)]);
 }
 
 #[test]
@@ -40,9 +40,9 @@ fn a_filter_may_ask_before_it_pauses() {
     let bench = Guest::new().on(Callback::RequestHeaders, [call(CONTINUE, [0]), returns(1)]).bench();
     let request = bench.request();
     let mut chain = bench.begin(&request);
-    assert_eq!(chain.request_headers(true), Verdict::Pause);
-    assert_eq!(request.edit().resumed, [StreamType::HttpRequest]);
-    assert_eq!(chain.resume_request(true), Verdict::Continue);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+    assert_eq!(request.edit().resumed, [(StreamType::HttpRequest, 0)]);
+    assert_eq!(chain.resume(Direction::Request, 0), Verdict::Continue);
 }
 
 /// SDKs import a function that returns a status, the specification's text has one that returns nothing.
@@ -58,7 +58,11 @@ fn both_shapes_of_0_1_0() {
         let bench = guest.on(Callback::RequestHeaders, calls).bench();
         let request = bench.request();
         bench.serve(&request);
-        assert_eq!(request.edit().resumed, [StreamType::HttpRequest, StreamType::HttpResponse], "{result}");
+        assert_eq!(
+            request.edit().resumed,
+            [(StreamType::HttpRequest, 0), (StreamType::HttpResponse, 0)],
+            "{result}"
+        );
     }
 }
 

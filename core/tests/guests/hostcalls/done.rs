@@ -2,6 +2,7 @@
 
 use weir_core::{
     abi::Status,
+    chain::Direction,
     filter::{AbiVersion, Callback},
     plan::Isolation,
 };
@@ -49,9 +50,9 @@ fn a_deferred_context_ends_after_the_callback_that_completes_it() {
     bench.begin(&bench.request()).finish();
     assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "D2"], "deferred");
     let mut next = bench.begin(&bench.request());
-    next.request_headers(true);
+    next.headers(Direction::Request, true);
     assert_eq!(bench.log(), ["C3", "H3", "0", "0", "1", "end", "L2", "X2"]);
-    next.response_headers(true);
+    next.headers(Direction::Response, true);
     assert_eq!(bench.log(), ["h3", "2"], "the context is unknown now");
 }
 

@@ -2,6 +2,7 @@
 
 use weir_core::{
     abi::{Status, pairs::Pairs, types::MapType},
+    chain::Direction,
     filter::Callback,
 };
 
@@ -26,8 +27,8 @@ fn names_are_lower_case_and_what_is_repeated_stays_repeated() {
     request.edit().maps.insert(MapType::HttpRequestHeaders, pairs(&list));
     request.edit().maps.insert(MapType::HttpResponseTrailers, pairs(&[("T", "t")]));
     let mut chain = bench.begin(&request);
-    chain.request_headers(true);
-    chain.response_trailers();
+    chain.headers(Direction::Request, true);
+    chain.trailers(Direction::Response);
     let log = bench.log();
     let lower = list.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     assert_eq!(texts(&log[1]), lower);

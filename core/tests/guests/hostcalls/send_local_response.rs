@@ -2,7 +2,7 @@
 
 use weir_core::{
     abi::{Status, types::MapType},
-    chain::Verdict,
+    chain::{Direction, Verdict},
     filter::Callback,
     testing::{Request, Sent},
 };
@@ -38,10 +38,10 @@ fn everything_reaches_the_proxy() {
             let request = bench.request();
             let mut chain = bench.begin(&request);
             let verdicts = [
-                chain.request_headers(false),
-                chain.request_body(0, true),
-                chain.response_headers(false),
-                chain.response_body(0, true),
+                chain.headers(Direction::Request, false),
+                chain.body(Direction::Request, true),
+                chain.headers(Direction::Response, false),
+                chain.body(Direction::Response, true),
             ];
             let responses = verdicts.iter().filter(|verdict| **verdict == Verdict::LocalResponse).count();
             assert_eq!(responses, 1, "{verdicts:?}");
@@ -76,7 +76,9 @@ fn only_final_statuses_are_responses() {
     for code in [200, 204, 304, 599, 0, 99, 100, 199, 600, 65736, -1] {
         let cases = [case(SEND, args(code, b"", -1), status(code))];
         let done = check_in(Callback::Log, guest(b""), |_| (), &cases);
-        assert_eq!(done.warnings.len(), usize::from(status(code) != Status::Ok), "{:?}", done.warnings);
+        let [line] = &done.warnings[..] else { panic!("one line: {:?}", done.warnings) };
+        let sent = format!("local response with status {code}: details");
+        assert_eq!(*line == sent, status(code) == Status::Ok, "{line}");
         assert_eq!(done.request.edit().sent.is_some(), status(code) == Status::Ok, "{code}");
     }
 }
@@ -98,29 +100,38 @@ fn headers_that_could_split_the_response_are_left_out() {
         done.request.edit().sent.clone().expect("sent").headers,
         pairs(&[("good", "1"), ("good-too", "")])
     );
-    assert_eq!(done.warnings.len(), 5, "{:?}", done.warnings);
+    assert_eq!(done.warnings.len(), 5 + 1, "{:?}", done.warnings);
+    assert_eq!(done.warnings[5], "local response with status 200: details");
     assert!(done.warnings[0].contains("argument of its own"), "{:?}", done.warnings);
 }
 
 #[test]
 fn too_late_or_nowhere_to_send_it() {
+    // What the guest is told depends on whether its SDK survives the truth; unless it says so, it does not.
+    let languages = [(None, Status::Ok), (Some("Rust"), Status::Ok), (Some("Go"), Status::BadArgument)];
+    let speaking = |language: Option<&str>| match language {
+        Some(language) => guest(b"").language(language),
+        None => guest(b""),
+    };
     let late = |prepare: fn(&Request), why: &str| {
-        // The Rust SDK panics at any status but OK, and a guest without `producers` may be made with it.
-        for (guest, status) in [(guest(b""), Status::Ok), (guest(b"").language("C++"), Status::BadArgument)] {
-            let done = check(guest, prepare, &[case(SEND, args(403, b"", -1), status)]);
-            assert!(done.warnings[0].contains(why), "{:?}", done.warnings);
+        for (language, status) in languages {
+            let done = check(speaking(language), prepare, &[case(SEND, args(403, b"", -1), status)]);
+            let [warning] = &done.warnings[..] else { panic!("one warning: {:?}", done.warnings) };
+            assert!(warning.contains("status 403") && warning.contains(why), "{warning}");
             assert!(done.request.edit().sent.is_none());
+            assert!(done.request.edit().maps.contains_key(&MapType::HttpRequestHeaders));
         }
-        let done = check(guest(b""), prepare, &[case(SEND, args(403, b"", -1), Status::Ok)]);
-        assert!(done.request.edit().maps.contains_key(&MapType::HttpRequestHeaders));
     };
     late(|request| request.edit().headers_sent = true, "headers have been sent");
     late(|request| request.edit().gone = true, "the stream is gone");
-    let bench = guest(b"").on(Callback::Configure, [call(SEND, args(403, b"", -1))]).bench();
-    bench.rehearse().expect("accepted");
-    let (answers, warnings) = bench.spoken();
-    assert_eq!(answers, ["0"]);
-    assert!(warnings[0].contains("the stream is gone"), "{warnings:?}");
+    for (language, status) in languages {
+        let steps = [call(SEND, args(403, b"", -1))];
+        let bench = speaking(language).on(Callback::Configure, steps).bench();
+        bench.rehearse().expect("accepted");
+        let (answers, warnings) = bench.spoken();
+        assert_eq!(answers, [status.raw().to_string()]);
+        assert!(warnings[0].contains("the stream is gone"), "{warnings:?}");
+    }
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn the_last_one_counts() {
     let steps = [403, 404].map(|status| call(SEND, args(status, b"", -1)));
     let bench = guest(b"").on(Callback::RequestHeaders, steps).bench();
     let request = bench.request();
-    assert_eq!(bench.begin(&request).request_headers(true), Verdict::LocalResponse);
+    assert_eq!(bench.begin(&request).headers(Direction::Request, true), Verdict::LocalResponse);
     assert_eq!(request.edit().sent.as_ref().map(|sent| sent.status), Some(404));
 }
 

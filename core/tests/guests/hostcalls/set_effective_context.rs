@@ -2,7 +2,7 @@
 
 use weir_core::{
     abi::{Status, types::MapType},
-    chain::Verdict,
+    chain::{Direction, Verdict},
     filter::Callback,
     plan::Isolation,
 };
@@ -37,8 +37,8 @@ fn it_moves_until_the_callback_returns() {
     });
     let mut chains = requests.each_ref().map(|request| bench.begin(request));
     for chain in &mut chains {
-        chain.request_headers(true);
-        chain.response_headers(true);
+        chain.headers(Direction::Request, true);
+        chain.headers(Direction::Response, true);
     }
     assert_eq!(bench.log(), ["0", "0", "/first", "0", "/second"]);
 }
@@ -54,9 +54,9 @@ fn what_is_asked_for_another_request_is_not_done_to_this_one() {
     let bench = guest.bench_with(Isolation::None);
     let [first, second] = [(); 2].map(|()| bench.request());
     let [mut one, mut two] = [&first, &second].map(|request| bench.begin(request));
-    assert_eq!(one.request_headers(true), Verdict::Continue);
-    assert_eq!(two.request_headers(true), Verdict::Continue);
-    assert_eq!(two.response_headers(true), Verdict::Continue);
+    assert_eq!(one.headers(Direction::Request, true), Verdict::Continue);
+    assert_eq!(two.headers(Direction::Request, true), Verdict::Continue);
+    assert_eq!(two.headers(Direction::Response, true), Verdict::Continue);
     assert_eq!(bench.log(), ["0", "0", "0", "0"]);
     assert_eq!(first.edit().sent.as_ref().map(|sent| sent.status), Some(403));
     assert_eq!(first.edit().closed.len(), 1);
@@ -71,5 +71,5 @@ fn what_is_asked_for_a_sibling_is_done_to_the_request() {
         Guest::new().on(Callback::RequestHeaders, [for_context(4, [call(SET, [3]), respond])]).load();
     let plugins = (0..2).map(|_| crate::support::plugin(&filter, "", Isolation::Stream)).collect();
     let bench = crate::support::Bench::new(plugins);
-    assert_eq!(bench.begin(&bench.request()).request_headers(true), Verdict::LocalResponse);
+    assert_eq!(bench.begin(&bench.request()).headers(Direction::Request, true), Verdict::LocalResponse);
 }

@@ -1,7 +1,11 @@
 //! Imports that no version of the ABI has.
 
 use weir_core::{
-    abi::types::LogLevel, chain::Verdict, engine::cache::Cache, filter::Callback, plan::Isolation,
+    abi::types::LogLevel,
+    chain::{Direction, Verdict},
+    engine::cache::Cache,
+    filter::Callback,
+    plan::Isolation,
     testing::Worker,
 };
 
@@ -38,8 +42,8 @@ fn they_load_with_a_warning_and_end_the_instance_when_called() {
 
         let bench = Bench::new(vec![plugin(&filter, "", Isolation::Stream)]);
         let mut chain = bench.begin(&bench.request());
-        assert_eq!(chain.request_headers(false), Verdict::Continue);
-        assert_eq!(chain.request_body(1, true), Verdict::Failed { status: 500 });
+        assert_eq!(chain.headers(Direction::Request, false), Verdict::Continue);
+        assert_eq!(chain.body(Direction::Request, true), Verdict::Failed { status: 500 });
         let log = bench.log();
         assert_eq!((log.len(), &*log[0]), (2, "fine"));
         assert!(log[1].contains(&format!("called {name}")), "{log:?}");
