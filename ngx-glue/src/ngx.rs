@@ -24,7 +24,9 @@ mod parts;
 pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
+mod response;
 pub(crate) mod tail;
+mod target;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(ngx_feature = "ssl")]

@@ -6,9 +6,8 @@
 use std::{fmt, marker::PhantomData, ptr::NonNull, slice};
 
 use nginx_sys::{
-    NGX_ESCAPE_URI, NGX_HTTP_GET, NGX_HTTP_HEAD, ngx_escape_uri, ngx_http_core_loc_conf_t,
-    ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_int_t,
-    ngx_module_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_GET, NGX_HTTP_HEAD, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t, ngx_http_core_module,
+    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::{connection::Connection, log::Log, memory::stored, variable};
@@ -226,44 +225,6 @@ impl<'a> Request<'a> {
         unsafe { self.lend(text) }
     }
 
-    /// Path and query as an upstream would be asked for them: what the client or a filter wrote, or, after a rewrite or
-    /// a redirect and in subrequests, what nginx has made of it (`ngx_http_proxy_create_request()`).
-    pub(crate) fn target(self) -> &'a [u8] {
-        if self.peek(|r| r.valid_unparsed_uri() != 0) {
-            return self.part(Part::UnparsedUri);
-        }
-        let (path, args) = (self.part(Part::Uri), self.part(Part::Args));
-        let escaped = self.peek(|r| r.quoted_uri() != 0 || r.internal() != 0);
-        let path = if escaped { self.escape(path) } else { Some(path) };
-        let Some(path) = path else { return self.part(Part::UnparsedUri) };
-        if args.is_empty() {
-            return path;
-        }
-        let Some(target) = self.allocate(path.len() + 1 + args.len()) else { return path };
-        let (head, tail) = target.split_at_mut(path.len());
-        head.copy_from_slice(path);
-        if let [mark, tail @ ..] = tail {
-            *mark = b'?';
-            tail.copy_from_slice(args);
-        }
-        target
-    }
-
-    /// `path`, percent-encoded as nginx does it for a request line.
-    fn escape(self, path: &'a [u8]) -> Option<&'a [u8]> {
-        let kind = NGX_ESCAPE_URI as ngx_uint_t;
-        // SAFETY: without a place to write to, the bytes are only counted.
-        let more =
-            unsafe { ngx_escape_uri(std::ptr::null_mut(), path.as_ptr().cast_mut(), path.len(), kind) };
-        if more == 0 {
-            return Some(path);
-        }
-        let place = self.allocate(path.len().checked_add(more.checked_mul(2)?)?)?;
-        // SAFETY: each of the bytes that were counted becomes three, so the place is as long as what is written.
-        unsafe { ngx_escape_uri(place.as_mut_ptr(), path.as_ptr().cast_mut(), path.len(), kind) };
-        Some(place)
-    }
-
     /// Sets method and name; false without memory.
     pub(crate) fn set_method(self, number: usize, name: &[u8]) -> bool {
         let Some(name) = self.keep(name) else { return false };
@@ -328,47 +289,11 @@ impl<'a> Request<'a> {
         self.edit(|r| r.set_header_only(1));
     }
 
-    /// Whether nginx will say that parts of the response can be asked for (`ngx_http_range_header_filter()`).
-    pub(crate) fn announces_ranges(self) -> bool {
-        self.peek(|r| {
-            r.allow_ranges() != 0 && r.headers_out.status == 200 && r.headers_out.content_length_n != -1
-        }) && self.core_location().is_some_and(|conf| conf.max_ranges != 0)
-    }
-
     /// Whether output waits in nginx's filters or in the connection.
     pub(crate) fn has_pending_output(self) -> bool {
         self.peek(|r| {
             r.buffered() & !super::framing::BUFFERED_HERE != 0 || !r.out.is_null() || !r.postponed.is_null()
         }) || self.connection().has_pending_output()
-    }
-
-    /// Trailers follow the response's body: one of HTTP/1.1 is sent in chunks, whatever its length
-    /// (`ngx_http_chunked_header_filter()`).
-    pub(crate) fn expect_trailers(self) {
-        self.edit(|r| r.set_expect_trailers(1));
-    }
-
-    /// Whether trailers can still be sent, or sent at all, with the response as its headers are now.
-    pub(crate) fn carries_trailers(self) -> bool {
-        self.peek(|r| {
-            let bodiless = r.header_only() != 0
-                || r.method == NGX_HTTP_HEAD as usize
-                || matches!(r.headers_out.status, 101 | 204 | 304);
-            let length = r.headers_out.content_length_n;
-            // HTTP/1.0 has none.
-            if bodiless || r.http_version < 1001 {
-                return false;
-            }
-            match r.http_version {
-                _ if r.header_sent() == 0 => true,
-                ..2000 => r.chunked() != 0,
-                _ if r.expect_trailers() != 0 => true,
-                // Without a body, the stream has ended with its headers.
-                2000 => length != 0,
-                // Frames of a body of announced length are written with the headers.
-                _ => length < 0,
-            }
-        })
     }
 
     /// `error_page` leaves the error that follows alone.
