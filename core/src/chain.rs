@@ -159,7 +159,10 @@ impl<H: Host> Chain<H> {
     /// For a response it may be called again after a verdict other than `Continue` and `Pause`, once another response
     /// has been put in its place: it goes on with the filters that have not seen one.
     pub fn headers(&mut self, direction: Direction, end_of_stream: bool) -> Verdict {
-        self.flow_mut(direction).headers_only = end_of_stream;
+        let flow = self.flow_mut(direction);
+        flow.headers_only = end_of_stream;
+        // Whoever held the response that this one replaces does not hold this one.
+        flow.headers_held = false;
         self.run_headers(direction)
     }
 
@@ -196,8 +199,7 @@ impl<H: Host> Chain<H> {
         }
         let flow = self.flow(direction);
         let trailers = flow.trailers_held && flow.trailers_seen == order + 1;
-        if self.recall(direction, at) {
-            let end = self.flow(direction).ended;
+        if let Some(end) = self.recall(direction, at) {
             match self.run_body(direction, order + 1, end) {
                 Verdict::Continue => {}
                 // A later filter holds the body now; trailers catch up with it.
@@ -281,15 +283,17 @@ impl<H: Host> Chain<H> {
                 }
             }
             let at = direction.turn(order, self.steps.len());
-            if self.recall(direction, at) {
-                end |= self.flow(direction).ended;
-            }
+            end |= self.recall(direction, at).unwrap_or_default();
             let size = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
-            let mut verdict = Verdict::Continue;
-            if (size > 0 || end) && self.wants(callback) {
+            let mut verdict = if (size > 0 || end) && self.exports(at, callback) {
                 let size = i32::try_from(size).unwrap_or(i32::MAX);
-                verdict = self.call(at, callback, [0, size, i32::from(end), 0, 0]);
-            }
+                self.call(at, callback, [0, size, i32::from(end), 0, 0])
+            } else if self.holds_headers(direction, order) {
+                // It has not been asked: what it has not seen cannot let go the headers that it holds.
+                Verdict::Pause
+            } else {
+                Verdict::Continue
+            };
             if verdict == Verdict::Pause {
                 match self.stream.hold(direction.stream(), at) {
                     Hold::Kept => {
@@ -305,48 +309,55 @@ impl<H: Host> Chain<H> {
             if verdict != Verdict::Continue {
                 return verdict;
             }
-            let flow = self.flow_mut(direction);
-            if flow.headers_held && flow.headers_seen == order + 1 {
-                flow.headers_held = false;
-            }
+            self.release_headers(direction, order);
         }
         self.flow_mut(direction).ended = end;
         Verdict::Continue
     }
 
-    /// Puts what filter `at` holds before the parcel; false when it holds nothing. Whether the held parcel was the last
-    /// is left in `ended`.
-    fn recall(&mut self, direction: Direction, at: usize) -> bool {
-        let held = self.steps.get_mut(at).map(|step| std::mem::take(&mut step.held[direction as usize]));
-        match held {
-            Some(held) if held.body => {
-                self.stream.recall(direction.stream(), at);
-                self.flow_mut(direction).ended = held.end;
-                true
-            }
-            _ => false,
-        }
+    /// Puts what filter `at` holds before the parcel, and says whether that was the last one; `None` when it holds
+    /// nothing.
+    fn recall(&mut self, direction: Direction, at: usize) -> Option<bool> {
+        let held = std::mem::take(&mut self.steps.get_mut(at)?.held[direction as usize]);
+        held.body.then(|| {
+            self.stream.recall(direction.stream(), at);
+            held.end
+        })
     }
 
     fn run_trailers(&mut self, direction: Direction) -> Verdict {
-        let (_, _, callback) = direction.callbacks();
+        let (_, body, callback) = direction.callbacks();
         while self.flow(direction).trailers_seen < self.steps.len() {
             let order = self.flow(direction).trailers_seen;
-            self.flow_mut(direction).trailers_seen += 1;
-            let at = direction.turn(order, self.steps.len());
-            if self.wants(callback) {
-                let count = self.count(direction.maps().1);
-                match self.call(at, callback, [0, count, 0, 0, 0]) {
-                    Verdict::Continue => {}
-                    Verdict::Pause => {
-                        self.flow_mut(direction).trailers_held = true;
-                        return Verdict::Pause;
-                    }
+            if self.flow(direction).headers_seen <= order {
+                // Headers that were held above have been let go by the trailers.
+                match self.next_headers(direction) {
+                    Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
             }
+            self.flow_mut(direction).trailers_seen += 1;
+            let at = direction.turn(order, self.steps.len());
+            let verdict = if self.exports(at, callback) {
+                let count = self.count(direction.maps().1);
+                self.call(at, callback, [0, count, 0, 0, 0])
+            } else if self.holds_headers(direction, order) && !self.exports(at, body) {
+                // As with bodies: it cannot let go the headers by what it does not see.
+                Verdict::Pause
+            } else {
+                Verdict::Continue
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Pause => {
+                    self.flow_mut(direction).trailers_held = true;
+                    return Verdict::Pause;
+                }
+                verdict => return verdict,
+            }
+            self.release_headers(direction, order);
             // A filter that lets the trailers go lets the body that it held go before them.
-            if self.recall(direction, at) {
+            if self.recall(direction, at).is_some() {
                 match self.run_body(direction, order + 1, false) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
@@ -354,6 +365,29 @@ impl<H: Host> Chain<H> {
             }
         }
         Verdict::Continue
+    }
+
+    /// Whether filter `at` exports `callback`.
+    fn exports(&self, at: usize, callback: Callback) -> bool {
+        let plans = self.shard.pool.plans();
+        let step = plans.chain(self.id).and_then(|chain| chain.steps.get(at));
+        step.and_then(|step| plans.groups().get(step.group))
+            .is_some_and(|group| group.filter.exports(callback))
+    }
+
+    /// Whether the headers are held by the filter that comes as number `order`, which still runs.
+    fn holds_headers(&self, direction: Direction, order: usize) -> bool {
+        let flow = self.flow(direction);
+        let step = self.steps.get(direction.turn(order, self.steps.len()));
+        flow.headers_held && flow.headers_seen == order + 1 && step.is_some_and(|step| !step.failed)
+    }
+
+    /// The filter that comes as number `order` lets the headers go, if it holds them.
+    fn release_headers(&mut self, direction: Direction, order: usize) {
+        let flow = self.flow_mut(direction);
+        if flow.headers_seen == order + 1 {
+            flow.headers_held = false;
+        }
     }
 
     fn flow(&self, direction: Direction) -> &Flow {
@@ -452,6 +486,8 @@ impl<H: Host> Chain<H> {
         let count = self.steps.len();
         for (index, step) in self.steps.iter_mut().enumerate() {
             step.passed_by = index == at || Direction::Response.turn(index, count) < seen;
+            // What was held of the response that it replaces never goes on.
+            step.held[Direction::Response as usize] = Held::default();
         }
     }
 

@@ -18,6 +18,7 @@ mod header_map_edits;
 mod log;
 mod missing;
 mod send_local_response;
+mod set_buffer_bytes;
 mod set_effective_context;
 mod set_header_map_pairs;
 mod set_property;

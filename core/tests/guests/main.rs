@@ -6,6 +6,7 @@
 mod cache;
 mod chain;
 mod failures;
+mod holding;
 mod hostcalls;
 mod isolation;
 mod lifecycle;

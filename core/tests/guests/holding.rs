@@ -1,0 +1,404 @@
+//! Bodies that filters hold: who sees what, what goes on when, and that no byte is lost, doubled or overtaken.
+
+use proptest::{prelude::*, test_runner::RngSeed};
+use weir_core::{
+    abi::types::MapType,
+    chain::{Chain, Direction, Verdict},
+    filter::Callback,
+    host::Hold,
+    plan::Isolation,
+    testing::{Memory, Request},
+};
+
+use crate::support::{Bench, Guest, HIGH, OUT, SIZE, call, pairs, param, plugin, returns, show, value, wat};
+
+/// What a filter does when it is shown a part of a body: whether it pauses, and which edit it makes before, from
+/// where, how many bytes, by how many new ones.
+type Act = [u8; 4];
+
+const GO: Act = [0; 4];
+const PAUSE: Act = [1, 0, 0, 0];
+
+/// What a filter inserts: enough of its own name.
+const INSERTED: usize = 16;
+
+fn buffer(direction: Direction) -> i64 {
+    match direction {
+        Direction::Request => 0,
+        Direction::Response => 1,
+    }
+}
+
+fn body(direction: Direction) -> Callback {
+    match direction {
+        Direction::Request => Callback::RequestBody,
+        Direction::Response => Callback::ResponseBody,
+    }
+}
+
+/// A filter that acts on one body callback after the other as `acts` says, and lets everything go after that. It logs
+/// what it is shown if `logs`, and whether that is the end.
+fn acting(name: &str, direction: Direction, acts: &[Act], logs: bool) -> Guest {
+    let get = "proxy_get_buffer_bytes";
+    let log = [call(get, [buffer(direction), 0, HIGH, OUT, SIZE]), value(OUT), param(2)];
+    let act = format!(
+        "(drop (call $edit (i32.const {})
+            (i32.load8_u offset=1 (global.get $at)) (i32.load8_u offset=2 (global.get $at))
+            (i32.const 2900) (i32.load8_u offset=3 (global.get $at))))
+        (global.set $at (i32.add (global.get $at) (i32.const 4)))
+        (return (i32.load8_u (i32.sub (global.get $at) (i32.const 4))))",
+        buffer(direction)
+    );
+    Guest::new()
+        .named(name)
+        .import(
+            r#"(import "env" "proxy_set_buffer_bytes"
+                (func $edit (param i32 i32 i32 i32 i32) (result i32)))"#,
+        )
+        .plus("(global $at (mut i32) (i32.const 3000))")
+        .data(2900, name.repeat(INSERTED))
+        .data(3000, acts.concat())
+        .on(body(direction), log.into_iter().filter(|_| logs))
+        .on(body(direction), [wat(act)])
+}
+
+fn bench(guests: impl IntoIterator<Item = Guest>) -> Bench {
+    let bench =
+        Bench::new(guests.into_iter().map(|guest| plugin(&guest.load(), "", Isolation::Stream)).collect());
+    bench.rehearse().expect("accepted");
+    bench.log();
+    bench
+}
+
+/// What was shown to whom since the last time: the filter's name, the bytes, a full stop behind the last ones.
+fn seen(bench: &Bench) -> Vec<String> {
+    let lines = bench.worker.take_log();
+    let shown = lines.chunks(3).map(|lines| match lines {
+        [_, text, end] => {
+            format!("{}:{}{}", text.filter, text.message, if end.message == "1" { "." } else { "" })
+        }
+        _ => format!("{lines:?}"),
+    });
+    shown.collect()
+}
+
+/// Takes what has got past the filters, as a proxy does.
+fn passed(request: &Request, direction: Direction) -> String {
+    let parts = request.edit().buffers.insert(direction.buffer(), Vec::new());
+    String::from_utf8(parts.unwrap_or_default().concat()).expect("text")
+}
+
+/// Shows one more part, and takes what goes on.
+fn feed(
+    chain: &mut Chain<Memory>,
+    request: &Request,
+    direction: Direction,
+    bytes: &str,
+    end: bool,
+) -> (Verdict, String) {
+    show(request, direction, bytes);
+    let verdict = chain.body(direction, end);
+    (verdict, passed(request, direction))
+}
+
+fn resume(
+    chain: &mut Chain<Memory>,
+    request: &Request,
+    direction: Direction,
+    at: usize,
+) -> (Verdict, String) {
+    let verdict = chain.resume(direction, at);
+    (verdict, passed(request, direction))
+}
+
+fn going(text: &str) -> (Verdict, String) {
+    (Verdict::Continue, text.to_owned())
+}
+
+fn held() -> (Verdict, String) {
+    (Verdict::Pause, String::new())
+}
+
+const DOWN: Direction = Direction::Request;
+
+#[test]
+fn who_holds_sees_all_of_it_and_who_does_not_sees_the_new_part() {
+    let bench = bench([acting("a", DOWN, &[], true), acting("b", DOWN, &[PAUSE, PAUSE], true)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    chain.headers(DOWN, false);
+    assert_eq!(feed(&mut chain, &request, DOWN, "one", false), held());
+    assert_eq!(seen(&bench), ["a:one", "b:one"]);
+    assert_eq!(feed(&mut chain, &request, DOWN, "two", false), held());
+    assert_eq!(seen(&bench), ["a:two", "b:onetwo"]);
+    assert_eq!(feed(&mut chain, &request, DOWN, "", true), going("onetwo"));
+    assert_eq!(seen(&bench), ["a:.", "b:onetwo."]);
+    assert!(chain.ended(DOWN));
+}
+
+#[test]
+fn a_resumption_goes_on_with_the_next_filter_and_its_end() {
+    for end in [false, true] {
+        let stop = if end { "." } else { "" };
+        let bench = bench([
+            acting("a", DOWN, &[PAUSE], true),
+            acting("b", DOWN, &[PAUSE], true),
+            acting("c", DOWN, &[], true),
+        ]);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        chain.headers(DOWN, false);
+        assert_eq!(feed(&mut chain, &request, DOWN, "one", end), held());
+        assert_eq!(seen(&bench), [format!("a:one{stop}")]);
+        assert_eq!(resume(&mut chain, &request, DOWN, 0), held());
+        assert_eq!(seen(&bench), [format!("b:one{stop}")]);
+        assert!(!chain.ended(DOWN), "the last part is held, not past");
+        assert_eq!(resume(&mut chain, &request, DOWN, 0), going(""), "it holds nothing any more");
+        assert!(!chain.ended(DOWN));
+        assert_eq!(resume(&mut chain, &request, DOWN, 1), going("one"));
+        assert_eq!(seen(&bench), [format!("c:one{stop}")]);
+        assert_eq!(chain.ended(DOWN), end);
+    }
+}
+
+#[test]
+fn two_may_hold_at_once() {
+    let bench = bench([acting("a", DOWN, &[GO, PAUSE], true), acting("b", DOWN, &[PAUSE, PAUSE], true)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    chain.headers(DOWN, false);
+    assert_eq!(feed(&mut chain, &request, DOWN, "one", false), held());
+    assert_eq!(feed(&mut chain, &request, DOWN, "two", false), held());
+    assert_eq!(seen(&bench), ["a:one", "b:one", "a:two"]);
+    assert_eq!(resume(&mut chain, &request, DOWN, 1), going("one"));
+    assert_eq!(resume(&mut chain, &request, DOWN, 0), held());
+    assert_eq!(seen(&bench), ["b:two"]);
+    assert_eq!(feed(&mut chain, &request, DOWN, "three", true), going("twothree"));
+    assert_eq!(seen(&bench), ["a:three.", "b:twothree."]);
+}
+
+#[test]
+fn responses_are_held_the_other_way_round() {
+    let up = Direction::Response;
+    let bench = bench([acting("a", up, &[], true), acting("b", up, &[PAUSE], true)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    chain.headers(up, false);
+    assert_eq!(feed(&mut chain, &request, up, "one", true), held());
+    assert_eq!(seen(&bench), ["b:one."]);
+    assert_eq!(resume(&mut chain, &request, up, 1), going("one"));
+    assert_eq!(seen(&bench), ["a:one."]);
+}
+
+#[test]
+fn more_than_may_be_held_fails_or_streams_through() {
+    for (beyond, end) in [(Hold::TooLarge, Verdict::TooLarge), (Hold::StreamThrough, Verdict::Continue)] {
+        let bench = bench([acting("a", DOWN, &[PAUSE, PAUSE], false), acting("b", DOWN, &[], true)]);
+        let request = bench.request();
+        request.edit().hold_limit = Some((5, beyond));
+        let mut chain = bench.begin(&request);
+        chain.headers(DOWN, false);
+        assert_eq!(feed(&mut chain, &request, DOWN, "12345", false), held());
+        assert_eq!(feed(&mut chain, &request, DOWN, "6", false).0, end);
+        let expected: &[&str] = if end == Verdict::Continue { &["b:123456"] } else { &[] };
+        assert_eq!(seen(&bench), expected, "what is held counts too");
+    }
+}
+
+/// A filter that lets the trailers go lets the body go before them; one that holds them holds the body too.
+#[test]
+fn trailers_come_behind_the_body() {
+    for pauses in [0, 1] {
+        let first = acting("a", DOWN, &[PAUSE], false).on(Callback::RequestTrailers, [returns(pauses)]);
+        let bench = bench([first, acting("b", DOWN, &[PAUSE], true)]);
+        let request = bench.request();
+        request.edit().maps.insert(MapType::HttpRequestTrailers, pairs(&[("t", "1")]));
+        let mut chain = bench.begin(&request);
+        chain.headers(DOWN, false);
+        assert_eq!(feed(&mut chain, &request, DOWN, "one", false), held());
+        let mut verdict = chain.trailers(DOWN);
+        if pauses == 1 {
+            assert_eq!((verdict, chain.trailers_passed(DOWN)), (Verdict::Pause, false));
+            assert_eq!(seen(&bench), Vec::<String>::new());
+            verdict = chain.resume(DOWN, 0);
+        }
+        // The second filter paused the body; it has no callback for trailers, so they let it go.
+        assert_eq!((verdict, passed(&request, DOWN)), going("one"));
+        assert_eq!(seen(&bench), ["b:one"]);
+        assert!(chain.trailers_passed(DOWN));
+    }
+}
+
+#[test]
+fn a_body_reaches_the_filters_up_to_the_one_that_holds_the_headers() {
+    let pauses = acting("b", DOWN, &[PAUSE], true).on(Callback::RequestHeaders, [returns(1)]);
+    let bench = bench([acting("a", DOWN, &[], true), pauses, acting("c", DOWN, &[], true)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(DOWN, false), Verdict::Pause);
+    assert_eq!(feed(&mut chain, &request, DOWN, "", false), held(), "nothing has come");
+    assert_eq!(feed(&mut chain, &request, DOWN, "one", false), held());
+    assert_eq!(seen(&bench), ["a:one", "b:one"]);
+    assert!(!chain.headers_passed(DOWN));
+    assert_eq!(feed(&mut chain, &request, DOWN, "two", true), going("onetwo"));
+    assert_eq!(seen(&bench), ["a:two.", "b:onetwo.", "c:onetwo."]);
+    assert!(chain.headers_passed(DOWN), "its going on with the body lets the headers go");
+}
+
+/// Neither a body nor trailers let headers go that a filter holds which does not see them.
+#[test]
+fn a_filter_without_callbacks_for_bodies_holds_headers_until_it_is_resumed() {
+    let pauses = Guest::new().on(Callback::RequestHeaders, [returns(1)]);
+    let bench = bench([pauses, acting("b", DOWN, &[], true)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(DOWN, false), Verdict::Pause);
+    assert_eq!(feed(&mut chain, &request, DOWN, "one", false), held());
+    assert_eq!(feed(&mut chain, &request, DOWN, "two", false), held());
+    assert_eq!(chain.trailers(DOWN), Verdict::Pause);
+    assert_eq!((chain.headers_passed(DOWN), seen(&bench)), (false, Vec::new()));
+    assert_eq!(resume(&mut chain, &request, DOWN, 0), going("onetwo"));
+    assert!(chain.headers_passed(DOWN) && chain.trailers_passed(DOWN));
+    assert_eq!(seen(&bench), ["b:onetwo"]);
+}
+
+/// What was held of a response is not held of the one that takes its place.
+#[test]
+fn a_response_that_is_replaced_leaves_nothing_held() {
+    let local = call("proxy_send_local_response", [502, 0, 0, 0, 0, 0, 0, -1]);
+    let up = Direction::Response;
+    let sends = Guest::new().on(Callback::ResponseHeaders, [returns(1)]).on(Callback::ResponseBody, [local]);
+    let bench = bench([acting("a", up, &[], true), sends, acting("c", up, &[], false)]);
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(up, false), Verdict::Pause);
+    assert_eq!(feed(&mut chain, &request, up, "one", true).0, Verdict::LocalResponse);
+    bench.log();
+    assert_eq!(chain.headers(up, false), Verdict::Continue);
+    assert_eq!(feed(&mut chain, &request, up, "sorry", true), going("sorry"));
+    assert_eq!(seen(&bench), ["a:sorry."]);
+}
+
+/// What filters hold and do, without any of Weir's code.
+#[derive(Debug, Default)]
+struct Model {
+    acts: Vec<std::vec::IntoIter<Act>>,
+    held: Vec<Option<(String, bool)>>,
+    ended: bool,
+}
+
+impl Model {
+    fn new(scripts: &[Vec<Act>]) -> Self {
+        let acts = scripts.iter().map(|acts| acts.clone().into_iter()).collect();
+        Self { acts, held: vec![None; scripts.len()], ended: false }
+    }
+
+    /// Filters here are in the direction's order.
+    fn run(&mut self, from: usize, mut bytes: String, mut end: bool) -> (Verdict, String) {
+        for (order, name) in NAMES.iter().enumerate().skip(from) {
+            if let Some((before, last)) = self.held[order].take() {
+                bytes.insert_str(0, &before);
+                end |= last;
+            }
+            if bytes.is_empty() && !end {
+                continue;
+            }
+            let [pauses, start, size, new] = self.acts[order].next().unwrap_or(GO).map(usize::from);
+            let start = start.min(bytes.len());
+            let size = size.min(bytes.len() - start);
+            bytes.replace_range(start..start + size, &name.repeat(new));
+            if pauses == 1 {
+                self.held[order] = Some((bytes, end));
+                return held();
+            }
+        }
+        self.ended = end;
+        (Verdict::Continue, bytes)
+    }
+
+    fn resume(&mut self, order: usize) -> (Verdict, String) {
+        match self.held[order].take() {
+            Some((bytes, end)) => self.run(order + 1, bytes, end),
+            None => going(""),
+        }
+    }
+}
+
+const NAMES: [&str; 3] = ["A", "B", "C"];
+
+/// What happens: bytes come, or a filter asks to go on.
+#[derive(Debug, Clone)]
+enum Event {
+    Came(String),
+    Resumed(usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        3 => "[a-z]{0,6}".prop_map(Event::Came),
+        2 => (0..NAMES.len()).prop_map(Event::Resumed),
+    ];
+    prop::collection::vec(event, 0..16)
+}
+
+/// What each filter does: anything, or holding and letting go alone.
+fn scripts() -> impl Strategy<Value = Vec<Vec<Act>>> {
+    let edits =
+        (0..2_u8, 0..12_u8, 0..6_u8, 0..4_u8).prop_map(|(pause, start, size, new)| [pause, start, size, new]);
+    let act = prop_oneof![2 => prop_oneof![Just(GO), Just(PAUSE)], 1 => edits];
+    prop::collection::vec(prop::collection::vec(act, 0..12), NAMES.len())
+}
+
+proptest! {
+    // The same in every run; `PROPTEST_CASES` makes more of them.
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(0x601d),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn bytes_go_on_as_the_model_says(scripts in scripts(), events in events(), up in any::<bool>()) {
+        let direction = if up { Direction::Response } else { Direction::Request };
+        let mut guests: Vec<_> =
+            scripts.iter().zip(NAMES).map(|(acts, name)| acting(name, direction, acts, false)).collect();
+        if up {
+            guests.reverse();
+        }
+        let bench = bench(guests);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        prop_assert_eq!(chain.headers(direction, false), Verdict::Continue);
+        let mut model = Model::new(&scripts);
+        let index = |order| if up { NAMES.len() - 1 - order } else { order };
+        let (mut came, mut went) = (String::new(), String::new());
+        for event in events {
+            let (real, expected) = match event {
+                Event::Came(bytes) => {
+                    came.push_str(&bytes);
+                    let real = feed(&mut chain, &request, direction, &bytes, false);
+                    (real, model.run(0, bytes, false))
+                }
+                Event::Resumed(order) => {
+                    (resume(&mut chain, &request, direction, index(order)), model.resume(order))
+                }
+            };
+            went.push_str(&real.1);
+            prop_assert_eq!(real, expected);
+            prop_assert!(!chain.ended(direction));
+        }
+        let real = feed(&mut chain, &request, direction, "END", true);
+        went.push_str(&real.1);
+        prop_assert_eq!(real, model.run(0, "END".to_owned(), true));
+        for order in 0..NAMES.len() {
+            prop_assert_eq!(chain.ended(direction), model.ended);
+            let real = resume(&mut chain, &request, direction, index(order));
+            went.push_str(&real.1);
+            prop_assert_eq!(real, model.resume(order));
+        }
+        prop_assert!(chain.ended(direction) && request.edit().held.is_empty());
+        if scripts.concat().iter().all(|act| [GO, PAUSE].contains(act)) {
+            prop_assert_eq!(went, came + "END");
+        }
+    }
+}
