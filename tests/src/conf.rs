@@ -19,6 +19,7 @@ pub struct Conf {
     log_level: String,
     main: String,
     cache: String,
+    timeout: String,
     wasm: String,
     http: String,
     servers: Vec<String>,
@@ -47,6 +48,7 @@ impl Conf {
             log_level: "info".to_owned(),
             main: String::new(),
             cache: "cache @CACHE@;".to_owned(),
+            timeout: "callback_timeout 2s;".to_owned(),
             wasm: String::new(),
             http: String::new(),
             servers: Vec::new(),
@@ -96,6 +98,14 @@ impl Conf {
     #[must_use]
     pub fn cache(mut self, directive: &str) -> Self {
         self.cache = directive.to_owned();
+        self
+    }
+
+    /// Replaces the `callback_timeout` directive. It counts time in which the worker waits for a core as well, and tests
+    /// run on busy machines, so it is longer here than by default.
+    #[must_use]
+    pub fn timeout(mut self, directive: &str) -> Self {
+        directive.clone_into(&mut self.timeout);
         self
     }
 
@@ -238,7 +248,7 @@ impl Conf {
         text.push_str(&self.main);
         text.push_str("events { worker_connections 1024; }\n");
         if !self.wasm.is_empty() {
-            push_line(&mut text, &format!("wasm {{\n{}\n{}}}", self.cache, self.wasm));
+            push_line(&mut text, &format!("wasm {{\n{}\n{}\n{}}}", self.cache, self.timeout, self.wasm));
         }
         text.push_str("http {\naccess_log off;\ndefault_type text/plain;\n");
         text.push_str(&self.http);

@@ -34,8 +34,6 @@ fn request_bodies_reach_the_filter_and_the_origin() {
             Conf::new()
                 .guest("body_reader")
                 .http("http2 on; client_max_body_size 20m;")
-                // Body callbacks of 10 MiB in one buffer take longer than the default, for the guest hashes them.
-                .wasm("callback_timeout 5s;")
                 .proxy(&origin, &format!("proxy_wasm body_reader; {setting}")),
         );
         for protocol in [Protocol::Http1, Protocol::Http2] {

@@ -238,7 +238,7 @@ fn arguments() {
         ("configuration_timeout", &["0", "x", "2h"]),
     ] {
         for value in values {
-            let ended = Nginx::check(&conf().wasm(&format!("{directive} {value};")));
+            let ended = Nginx::check(&conf().timeout("").wasm(&format!("{directive} {value};")));
             let place = ended.place(&format!("{directive} {value};"));
             let stderr = &ended.stderr;
             assert_eq!(ended.status.code(), Some(1), "{directive} {value}: {stderr}");

@@ -105,6 +105,10 @@ fn the_framing_of_requests_is_nginx_s() {
                 Request::post_chunks(&path, ["12345", "67890"]),
                 Request::post("/other", "1234567890"),
             ] {
+                // A filter's `Connection: close` ends the connection, as a client's does.
+                if order.contains("connection close") {
+                    connection = nginx.connect(protocol);
+                }
                 let response = connection.send(request);
                 assert_eq!(
                     (response.status, response.text().as_str()),
@@ -112,6 +116,9 @@ fn the_framing_of_requests_is_nginx_s() {
                     "{order}, {protocol:?}"
                 );
                 assert_eq!(origin.last().body, b"1234567890", "{order}");
+            }
+            if order.contains("connection close") {
+                connection = nginx.connect(protocol);
             }
             let without = connection.get(&path);
             assert_eq!(

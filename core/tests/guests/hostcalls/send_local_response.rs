@@ -76,9 +76,7 @@ fn only_final_statuses_are_responses() {
     for code in [200, 204, 304, 599, 0, 99, 100, 199, 600, 65736, -1] {
         let cases = [case(SEND, args(code, b"", -1), status(code))];
         let done = check_in(Callback::Log, guest(b""), |_| (), &cases);
-        let [line] = &done.warnings[..] else { panic!("one line: {:?}", done.warnings) };
-        let sent = format!("local response with status {code}: details");
-        assert_eq!(*line == sent, status(code) == Status::Ok, "{line}");
+        assert_eq!(done.warnings.len(), usize::from(status(code) != Status::Ok), "{:?}", done.warnings);
         assert_eq!(done.request.edit().sent.is_some(), status(code) == Status::Ok, "{code}");
     }
 }
@@ -100,8 +98,7 @@ fn headers_that_could_split_the_response_are_left_out() {
         done.request.edit().sent.clone().expect("sent").headers,
         pairs(&[("good", "1"), ("good-too", "")])
     );
-    assert_eq!(done.warnings.len(), 5 + 1, "{:?}", done.warnings);
-    assert_eq!(done.warnings[5], "local response with status 200: details");
+    assert_eq!(done.warnings.len(), 5, "{:?}", done.warnings);
     assert!(done.warnings[0].contains("argument of its own"), "{:?}", done.warnings);
 }
 
