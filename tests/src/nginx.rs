@@ -28,6 +28,9 @@ use process::Signal;
 /// How often nginx is started again with other ports, should somebody have taken one.
 const ATTEMPTS: usize = 5;
 
+/// How long a start may take: filters that are in no cache yet are compiled, perhaps by several tests at once.
+const START: Duration = Duration::from_secs(120);
+
 /// How long a graceful stop may take; a request that was never ended makes it longer.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -127,7 +130,7 @@ impl Nginx {
     /// Runs nginx until it serves.
     fn run(&mut self) -> Result<(), ExitStatus> {
         self.master = Some(Master::start(&self.conf, &self.prefix)?);
-        let ready = wait::poll(|| {
+        let ready = wait::poll_for(START, || {
             if let Some(status) = self.master_mut().ended() {
                 return Some(Err(status));
             }
