@@ -167,17 +167,18 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         full All proxy_done() lifecycle.done "";
         full Only010 proxy_get_configuration(return_data: i32, return_size: i32) lifecycle.get_configuration "";
         full All proxy_get_buffer_bytes(buffer: i32, start: i32, max_size: i32, return_data: i32, return_size: i32)
-            buffers.get_buffer_bytes "bodies, VM and plugin configuration; other buffers are NOT_FOUND";
+            buffers.get_buffer_bytes
+            "bodies, VM and plugin configuration; NOT_FOUND for a buffer that does not exist in a phase";
         full All proxy_get_buffer_status(buffer: i32, return_size: i32, return_unused: i32)
             buffers.get_buffer_status "as proxy_get_buffer_bytes";
         full All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)
             buffers.set_buffer_bytes "bodies";
         full All proxy_get_header_map_size(map: i32, return_size: i32) maps.get_size
-            "headers of requests and responses; other maps are empty";
+            "headers and trailers; a map that does not exist in a phase is empty";
         full All proxy_get_header_map_pairs(map: i32, return_data: i32, return_size: i32) maps.get_pairs
             "as proxy_get_header_map_size";
         full All proxy_set_header_map_pairs(map: i32, data: i32, size: i32) maps.set_pairs
-            "headers of requests and responses; other maps cannot be changed";
+            "headers and trailers that have not been sent";
         full All proxy_get_header_map_value(map: i32, key: i32, key_size: i32, return_data: i32, return_size: i32)
             maps.get_value "as proxy_get_header_map_size";
         full All proxy_add_header_map_value(map: i32, key: i32, key_size: i32, value: i32, value_size: i32)

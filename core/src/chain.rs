@@ -18,7 +18,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::Callback,
     host::{Bodies, Buffers, Hold, Host, LogLine, LogSink, Maps, Speaker},
-    instance::{Asked, Params},
+    instance::{Asked, Instance, Params},
     plan::ChainId,
     shard::Inner,
 };
@@ -409,6 +409,25 @@ impl<H: Host> Chain<H> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        self.end_contexts(|instance, context, lasting| {
+            instance.end_stream(context, lasting).and_then(|()| instance.end_completed())
+        });
+        // What a filter has put off in an instance of the request's own ends when all others are done.
+        self.end_contexts(
+            |instance, context, lasting| {
+                if lasting { Ok(()) } else { instance.end_deferred(context) }
+            },
+        );
+        for lease in self.leases.drain(..) {
+            self.shard.pool.give_back(lease);
+        }
+        let vecs = (std::mem::take(&mut self.steps), std::mem::take(&mut self.leases));
+        self.shard.keep_vecs(vecs);
+    }
+
+    /// Does `end` to each filter's context, told whether the instance lives on; contexts of those that have failed are
+    /// forgotten.
+    fn end_contexts(&mut self, end: impl Fn(&mut Instance<H>, ContextId, bool) -> Result<(), Failure>) {
         for at in 0..self.steps.len() {
             let Some(step) = self.steps.get(at) else { continue };
             let (context, failed) = (step.context, step.failed);
@@ -419,17 +438,12 @@ impl<H: Host> Chain<H> {
                     instance.forget_stream(context);
                     return Ok(());
                 }
-                instance.end_stream(context, lasting).and_then(|()| instance.end_completed())
+                end(instance, context, lasting)
             });
             if let Err(failure) = ended.flatten() {
                 self.report(at, &failure);
             }
         }
-        for lease in self.leases.drain(..) {
-            self.shard.pool.give_back(lease);
-        }
-        let vecs = (std::mem::take(&mut self.steps), std::mem::take(&mut self.leases));
-        self.shard.keep_vecs(vecs);
     }
 
     /// Calls `callback` of filter number `at`, with its context as the first parameter.

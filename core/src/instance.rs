@@ -274,20 +274,27 @@ impl<H: Host> Instance<H> {
 
     /// Ends stream context `id`: `on_done`, then, unless that defers, `on_log` and `on_delete`.
     ///
-    /// `lasting` says that the instance lives on, so that `proxy_done` may still come; in an instance that ends with
-    /// its request nothing is left to wait for.
+    /// `lasting` says that the instance lives on: what is deferred there may come long after the request is gone, so
+    /// its context loses sight of it. In an instance that ends with its request [`end_deferred`](Self::end_deferred)
+    /// has to follow.
     pub(crate) fn end_stream(&mut self, id: ContextId, lasting: bool) -> Result<(), Failure> {
         self.set_life(id, Life::Ending);
         let completed = self.enter(Callback::Done, id, [id.raw(), 0, 0, 0, 0])? != Some(0);
         let done = self.store.data().contexts.stream(id).is_some_and(|stream| stream.life == Life::Done);
-        if completed || done || !lasting {
-            self.delete_stream(id)
-        } else {
-            if let Some(stream) = self.store.data_mut().contexts.stream_mut(id) {
-                stream.host = None;
-            }
-            Ok(())
+        if completed || done {
+            return self.delete_stream(id);
         }
+        if lasting && let Some(stream) = self.store.data_mut().contexts.stream_mut(id) {
+            stream.host = None;
+        }
+        Ok(())
+    }
+
+    /// Ends stream context `id` if its `on_done` has deferred and `proxy_done` has not come: the instance ends, and
+    /// nothing is left to wait for.
+    pub(crate) fn end_deferred(&mut self, id: ContextId) -> Result<(), Failure> {
+        let contexts = &self.store.data().contexts;
+        if contexts.stream(id).is_some() { self.delete_stream(id) } else { Ok(()) }
     }
 
     fn delete_stream(&mut self, id: ContextId) -> Result<(), Failure> {

@@ -8,7 +8,6 @@ use crate::{filter::Callback, host::Host};
 /// Callbacks that are known, but not called yet, and what they wait for.
 const NOT_CALLED: &[(Callback, &str)] = &[
     (Callback::Tick, "timers of root contexts"),
-    (Callback::RequestTrailers, "nginx drops the trailers of requests while it reads them"),
     (Callback::HttpCallResponse, "calls out"),
     (Callback::GrpcReceiveInitialMetadata, "calls out"),
     (Callback::GrpcReceive, "calls out"),
@@ -17,6 +16,10 @@ const NOT_CALLED: &[(Callback, &str)] = &[
     (Callback::QueueReady, "shared queues"),
     (Callback::ForeignFunction, "foreign functions"),
 ];
+
+/// Callbacks that core calls when the proxy has what they are about, and which proxies have it.
+const WHERE_IT_IS: &[(Callback, &str)] =
+    &[(Callback::RequestTrailers, "nginx up to 1.28 discards the trailers of requests while it reads them")];
 
 /// Limits of what is called and works, in sentences.
 const LIMITS: &[&str] = &[
@@ -30,6 +33,9 @@ const LIMITS: &[&str] = &[
      example in `on_response_headers`; later it is NOT_FOUND.",
     "`response.flags` has those of Envoy's flags that nginx can tell: upstream timeout, failure and termination, rate \
      limiting, a client that has gone.",
+    "With an instance for each request nothing can reach it once the request is over, so a context whose `on_done` \
+     returns false ends when all filters of the request are done, `proxy_done` or not. With one instance for the \
+     worker it lasts until `proxy_done`.",
     "Of `node.*` there is `node.id`, the name of the machine.",
 ];
 
@@ -95,11 +101,13 @@ fn callbacks(text: &mut String) {
     text.push_str("\n## Callbacks\n\n| export | state | remarks |\n|---|---|---|\n");
     for callback in Callback::ALL {
         let waits = NOT_CALLED.iter().find(|(other, _)| other == callback);
+        let sometimes = WHERE_IT_IS.iter().find(|(other, _)| other == callback);
         let metadata = matches!(callback, Callback::RequestMetadata | Callback::ResponseMetadata);
-        let (state, remark) = match waits {
-            Some((_, what)) => ("**missing**", *what),
-            None if metadata => ("not called", "in no version of the ABI"),
-            None => ("called", ""),
+        let (state, remark) = match (waits, sometimes) {
+            (Some((_, what)), _) => ("**missing**", *what),
+            (None, Some((_, proxies))) => ("called where the proxy has them", *proxies),
+            (None, None) if metadata => ("not called", "in no version of the ABI"),
+            (None, None) => ("called", ""),
         };
         let _ = writeln!(text, "| `{}` | {state} | {remark} |", callback.name());
     }

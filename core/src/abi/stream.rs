@@ -109,6 +109,10 @@ pub(super) fn continue_response<H: Host>(caller: &mut Caller<'_, State<H>>) -> H
 
 pub(super) fn close_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream: i32) -> Hostcall {
     let direction = StreamType::from_raw(stream).ok_or(Status::BadArgument)?;
+    // As above; the specification has no UNIMPLEMENTED for this one.
+    if matches!(direction, StreamType::Downstream | StreamType::Upstream) {
+        return Err(Status::BadArgument.into());
+    }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
     stream.close(direction)?;
     let state = caller.data_mut();

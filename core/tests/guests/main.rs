@@ -13,4 +13,5 @@ mod lifecycle;
 mod loading;
 mod random;
 mod support;
+mod trailers;
 mod wasi;

@@ -30,8 +30,10 @@ fn the_verdict_says_that_the_stream_is_to_be_closed() {
 
 #[test]
 fn unknown_streams_and_those_that_are_gone() {
-    let bad = [case(CLOSE, [4], Status::BadArgument), case(CLOSE, [-1], Status::BadArgument)];
-    check_in(Callback::RequestHeaders, Guest::new(), |_| (), &bad);
+    // 2 and 3 are those of TCP.
+    let bad = [2, 3, 4, -1, i64::from(i32::MAX)].map(|stream| case(CLOSE, [stream], Status::BadArgument));
+    let done = check_in(Callback::RequestHeaders, Guest::new(), |_| (), &bad);
+    assert!(done.request.edit().closed.is_empty());
     let gone = [case(CLOSE, [0], Status::NotFound)];
     check_in(Callback::RequestHeaders, Guest::new(), |request| request.edit().gone = true, &gone);
     let bench = Guest::new().on(Callback::Configure, [call(CLOSE, [0])]).bench();

@@ -7,7 +7,9 @@ use weir_core::{
     plan::Isolation,
 };
 
-use crate::support::{Guest, OUT, SIZE, call, case, check, check_in, for_context, returns, say};
+use crate::support::{
+    Bench, Guest, OUT, SIZE, call, case, check, check_in, for_context, plugin, returns, say, wat,
+};
 
 const DONE: &str = "proxy_done";
 const SET: &str = "proxy_set_effective_context";
@@ -73,12 +75,46 @@ fn pending_contexts_do_not_disturb_each_other() {
     assert_eq!(bench.log(), ["C5", "0", "0", "D5", "L5", "X5", "L2", "X2"]);
 }
 
-/// An instance that ends with its request has nothing left to wait for.
+/// An instance that ends with its request has nothing left to wait for when all its filters are done.
 #[test]
-fn deferring_is_in_vain_in_an_instance_of_the_request_s_own() {
-    let bench = Guest::tracer().on(Callback::Done, [returns(0)]).bench();
+fn deferring_in_an_instance_of_the_request_s_own_lasts_as_long_as_the_request() {
+    let read = [call("proxy_get_header_map_value", [0, 0, 5, OUT, SIZE])];
+    let filter =
+        Guest::tracer().data(0, ":path").on(Callback::Done, [returns(0)]).on(Callback::Log, read).load();
+    for count in 1..3 {
+        let bench = Bench::new((0..count).map(|_| plugin(&filter, "", Isolation::Filter)).collect());
+        bench.begin(&bench.request()).finish();
+        let log = bench.log();
+        let ends = if count == 1 { &["D2", "L2", "0", "X2"][..] } else { &["D2", "D2", "L2", "0", "X2"] };
+        assert!(log.join(" ").contains(&ends.join(" ")), "{log:?}");
+        assert_eq!(log.iter().filter(|line| *line == "X2").count(), count);
+    }
+}
+
+/// A filter of the same request may still complete it, and then it ends there.
+#[test]
+fn a_sibling_completes_what_was_deferred_before_the_request_s_own_instance_ends() {
+    let filter = Guest::tracer()
+        .on(
+            Callback::Done,
+            [for_context(3, [returns(0)]), for_context(4, [call(SET, [3]), call(DONE, []), call(DONE, [])])],
+        )
+        .load();
+    let bench = Bench::new((0..2).map(|_| plugin(&filter, "", Isolation::Stream)).collect());
     bench.begin(&bench.request()).finish();
-    assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "D2", "L2", "X2"]);
+    let log = bench.log().join(" ");
+    assert!(log.ends_with("C3 C4 D3 D4 0 0 1 L4 X4 L3 X3"), "{log}");
+}
+
+#[test]
+fn a_deferred_context_that_fails_at_its_end_is_reported() {
+    let guest = Guest::tracer().on(Callback::Done, [returns(0)]).on(Callback::Log, [wat("unreachable")]);
+    let bench = guest.bench();
+    bench.begin(&bench.request()).finish();
+    let log = bench.log();
+    assert!(log.last().is_some_and(|line| line.contains("proxy_on_log failed")), "{log:?}");
+    bench.begin(&bench.request()).finish();
+    assert_eq!(bench.log()[..3], ["C1", "S1", "F1"], "a new instance");
 }
 
 #[test]
