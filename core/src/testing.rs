@@ -52,6 +52,13 @@ pub struct Worker {
     level: Rc<Cell<Option<LogLevel>>>,
 }
 
+/// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
+/// is not wholly inside.
+#[must_use]
+pub fn guest_range(size: usize, ptr: i32, len: i32) -> Option<Range<usize>> {
+    crate::abi::memory::range(size, ptr, len).ok()
+}
+
 /// What every clock of the proxy in memory shows: 2001-09-09T01:46:40.000000001Z.
 pub const NOW_NS: u64 = 1_000_000_000_000_000_001;
 

@@ -1,5 +1,7 @@
 //! Buffers: `proxy_get_buffer_bytes`, `proxy_get_buffer_status`, `proxy_set_buffer_bytes`.
 
+use std::sync::Arc;
+
 use wasmtime::Caller;
 
 use super::{
@@ -8,29 +10,33 @@ use super::{
     types::BufferType,
 };
 use crate::{
+    filter::Filter,
     host::{BufferError, Buffers, Host},
     instance::State,
+    plan::Plugin,
 };
 
 /// Bytes that Weir itself keeps: the configurations.
-fn configuration<H: Host>(state: &State<H>, buffer: BufferType) -> Hostcall<std::sync::Arc<dyn AsRef<[u8]>>> {
-    struct Vm<H: Host>(std::sync::Arc<crate::filter::Filter<H>>);
-    impl<H: Host> AsRef<[u8]> for Vm<H> {
-        fn as_ref(&self) -> &[u8] {
-            &self.0.spec().configuration
+enum Configuration<H: Host> {
+    Vm(Arc<Filter<H>>),
+    Directive(Arc<Plugin<H>>),
+}
+
+impl<H: Host> Configuration<H> {
+    /// The one that is shown as `buffer`, a configuration buffer.
+    fn of(state: &State<H>, buffer: BufferType) -> Hostcall<Self> {
+        if buffer == BufferType::VmConfiguration {
+            return Ok(Self::Vm(Arc::clone(&state.filter)));
+        }
+        Ok(Self::Directive(Arc::clone(state.contexts.effective_plugin().ok_or(Status::NotFound)?)))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Vm(filter) => &filter.spec().configuration,
+            Self::Directive(plugin) => &plugin.configuration,
         }
     }
-    struct Directive<H: Host>(std::sync::Arc<crate::plan::Plugin<H>>);
-    impl<H: Host> AsRef<[u8]> for Directive<H> {
-        fn as_ref(&self) -> &[u8] {
-            &self.0.configuration
-        }
-    }
-    if buffer == BufferType::VmConfiguration {
-        return Ok(std::sync::Arc::new(Vm(std::sync::Arc::clone(&state.filter))));
-    }
-    let plugin = state.contexts.effective_plugin().cloned().ok_or(Status::NotFound)?;
-    Ok(std::sync::Arc::new(Directive(plugin)))
 }
 
 pub(super) fn get_buffer_bytes<H: Host>(
@@ -48,8 +54,8 @@ pub(super) fn get_buffer_bytes<H: Host>(
         start..len.min(start.saturating_add(max_size.cast_unsigned() as usize))
     };
     if matches!(buffer, BufferType::VmConfiguration | BufferType::PluginConfiguration) {
-        let bytes = configuration(caller.data(), buffer)?;
-        let bytes = (*bytes).as_ref();
+        let configuration = Configuration::of(caller.data(), buffer)?;
+        let bytes = configuration.bytes();
         return give(caller, bytes.get(range(bytes.len())).unwrap_or_default(), return_data, return_size);
     }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
@@ -79,7 +85,7 @@ pub(super) fn get_buffer_status<H: Host>(
     let buffer = BufferType::from_raw(buffer).ok_or(Status::BadArgument)?;
     let len = match buffer {
         BufferType::VmConfiguration | BufferType::PluginConfiguration => {
-            (*configuration(caller.data(), buffer)?).as_ref().len()
+            Configuration::of(caller.data(), buffer)?.bytes().len()
         }
         _ => {
             let stream = caller.data().stream()?.ok_or(Status::NotFound)?;

@@ -1,6 +1,6 @@
 //! Properties: paths to attributes of the stream, and what filters set themselves.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use wasmtime::Caller;
 
@@ -77,6 +77,7 @@ pub enum Target<'a> {
 ///
 /// Only for paths whose first segment has a meaning here: a dotted path that nobody knows stays as it is, so that what
 /// was set under it is found under it.
+#[must_use]
 pub fn normalize<'a>(path: &'a [u8], native_prefix: &[u8]) -> Cow<'a, [u8]> {
     let path = path.strip_suffix(b"\0").unwrap_or(path);
     if path.contains(&0) || !path.contains(&b'.') {
@@ -155,8 +156,9 @@ pub(super) const ATTRIBUTES: &[(&str, Attribute)] = &[
     ("node.id", Attribute::NodeId),
 ];
 
-/// What a normalized path leads to.
-pub(crate) fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
+/// What a path in its one form ([`normalize`]) leads to.
+#[must_use]
+pub fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
     let (first, rest) = match path.iter().position(|byte| *byte == 0) {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
@@ -212,36 +214,42 @@ pub(super) fn get_property<H: Host>(
     }
     let path = normalize(path, H::Stream::NATIVE_PREFIX);
     let target = resolve(&path, H::Stream::NATIVE_PREFIX);
-    let filter = state.filter.spec();
-    let value: Cow<'_, [u8]> = match (target, &stream) {
-        (Target::PluginName, _) => Cow::Owned(filter.name.clone().into_bytes()),
-        (Target::PluginVmId, _) => Cow::Owned(filter.vm_id.clone().into_bytes()),
+    let (filter, plugin);
+    let value = match (target, &stream) {
+        (Target::PluginName, _) => {
+            filter = Arc::clone(&state.filter);
+            Value::Bytes(Cow::Borrowed(filter.spec().name.as_bytes()))
+        }
+        (Target::PluginVmId, _) => {
+            filter = Arc::clone(&state.filter);
+            Value::Bytes(Cow::Borrowed(filter.spec().vm_id.as_bytes()))
+        }
         (Target::PluginRootId, _) => {
-            let plugin = state.contexts.effective_plugin().ok_or(Status::NotFound)?;
-            Cow::Owned(plugin.root_id.clone().into_bytes())
+            plugin = Arc::clone(state.contexts.effective_plugin().ok_or(Status::NotFound)?);
+            Value::Bytes(Cow::Borrowed(plugin.root_id.as_bytes()))
         }
         (_, None) => return Err(Status::NotFound.into()),
         (Target::Attribute(attribute), Some(stream)) => {
-            encode(stream.attribute(attribute).ok_or(Status::NotFound)?)
+            stream.attribute(attribute).ok_or(Status::NotFound)?
         }
-        (Target::Header(map, name), Some(stream)) => stream.value(map, name).ok_or(Status::NotFound)?,
-        (Target::Map(map), Some(stream)) if stream.has_map(map) => Cow::Owned(maps::serialize(stream, map)),
+        (Target::Header(map, name), Some(stream)) => {
+            Value::Bytes(stream.value(map, name).ok_or(Status::NotFound)?)
+        }
+        (Target::Map(map), Some(stream)) if stream.has_map(map) => {
+            Value::Bytes(Cow::Owned(maps::serialize(stream, map)))
+        }
         (Target::Map(_), Some(_)) => return Err(Status::NotFound.into()),
-        (Target::Native(name), Some(stream)) => stream.native(name).ok_or(Status::NotFound)?,
+        (Target::Native(name), Some(stream)) => Value::Bytes(stream.native(name).ok_or(Status::NotFound)?),
         (Target::Stored, Some(stream)) => {
             let stored = stream.with_properties(|stored| stored.get(&path).map(<[u8]>::to_vec)).flatten();
-            Cow::Owned(stored.ok_or(Status::NotFound)?)
+            Value::Bytes(Cow::Owned(stored.ok_or(Status::NotFound)?))
         }
     };
-    give(caller, &value, return_data, return_size)
-}
-
-/// A value in the form that SDKs expect: integers as 8 bytes little-endian, booleans as 1 byte.
-fn encode(value: Value<'_>) -> Cow<'_, [u8]> {
+    // As SDKs expect it: integers as 8 bytes little-endian, booleans as 1 byte.
     match value {
-        Value::Bytes(bytes) => bytes,
-        Value::Int(value) => Cow::Owned(value.to_le_bytes().to_vec()),
-        Value::Bool(value) => Cow::Owned(vec![u8::from(value)]),
+        Value::Bytes(bytes) => give(caller, &bytes, return_data, return_size),
+        Value::Int(number) => give(caller, &number.to_le_bytes(), return_data, return_size),
+        Value::Bool(truth) => give(caller, &[u8::from(truth)], return_data, return_size),
     }
 }
 
