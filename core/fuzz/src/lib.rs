@@ -36,7 +36,10 @@ macro_rules! target {
                 // SAFETY: libFuzzer's input: `size` bytes, which stay until this function returns.
                 unsafe { std::slice::from_raw_parts(data, size) }
             };
-            $run(input);
+            // libFuzzer keeps the input of a process that aborts.
+            if std::panic::catch_unwind(|| $run(input)).is_err() {
+                std::process::abort();
+            }
             0
         }
     };
