@@ -11,7 +11,7 @@ use weir_core::{
 
 use crate::{
     input::Input,
-    program::{PROGRAM, load, worker},
+    program::{PROGRAM, load, plugin, worker},
 };
 
 /// In each body callback it does the commands of its program for that callback: a number of commands and the callback's
@@ -54,6 +54,9 @@ const GUEST: &str = r#"(module
     (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (call $body (i32.const 0)))
     (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (call $body (i32.const 1))))"#;
 
+/// [`GUEST`] has it as a literal.
+const _: () = assert!(PROGRAM == 131_072);
+
 /// Most parts of a body, and commands for each.
 const PARTS: usize = 6;
 const COMMANDS: usize = 8;
@@ -90,7 +93,7 @@ fn command(input: &mut Input<'_>) -> Command {
     };
     let kind = input.byte();
     let (start, size) = (number(input), number(input));
-    if kind % 3 == 0 {
+    if kind.is_multiple_of(3) {
         return Command::Read { start, size };
     }
     let from = input.below(TEXT.len());
@@ -160,12 +163,11 @@ impl Command {
 /// When the guest reads or leaves other bytes than the model.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let direction = if input.byte() % 2 == 0 { Direction::Request } else { Direction::Response };
+    let direction = if input.byte().is_multiple_of(2) { Direction::Request } else { Direction::Response };
     let parts: Vec<_> = (0..=input.below(PARTS)).map(|_| part(&mut input)).collect();
     let program = program(&parts);
-    debug_assert!(PROGRAM == 131_072);
     let filter = FILTER.with(|filter| Arc::clone(filter.get_or_init(|| load("bodies", GUEST))));
-    let (worker, shard, id) = worker(&[(&filter, &program, Isolation::Stream)]);
+    let (worker, shard, id) = worker(vec![plugin(&filter, &program, Isolation::Stream)]);
     let request = Request::new(&worker);
     let mut chain = shard.begin(id, &request);
 

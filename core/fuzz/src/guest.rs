@@ -14,7 +14,7 @@ use weir_core::{
 
 use crate::{
     input::Input,
-    program::{interpreter, load, witness, worker},
+    program::{interpreter, load, plugin, witness, worker},
 };
 
 /// Versions and languages: a guest for each pair.
@@ -40,14 +40,14 @@ fn guest(kind: usize) -> Arc<Filter<Memory>> {
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let kind = input.below(KINDS);
-    let shared = input.byte() % 4 == 0;
+    let shared = input.byte().is_multiple_of(4);
     let len = usize::from(input.byte() % 64);
     let events = input.bytes(len);
     let program = input.rest();
     let isolation = if shared { Isolation::None } else { Isolation::Stream };
     let (guest, witness) = (guest(kind), witness());
-    let filters = [(&witness, &[][..], Isolation::Stream), (&guest, program, isolation)];
-    let (worker, shard, id) = worker(&filters);
+    let filters = vec![plugin(&witness, b"", Isolation::Stream), plugin(&guest, program, isolation)];
+    let (worker, shard, id) = worker(filters);
 
     let serve = || {
         let request = request(&worker);

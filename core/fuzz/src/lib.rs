@@ -2,11 +2,11 @@
 //!
 //! | target | what it tries |
 //! |---|---|
-//! | [`pairs`] | the codec of name/value pairs: any bytes are refused or read whole; what is written is read back |
-//! | [`properties`] | paths: in either form they lead to the same place; what was set is found |
-//! | [`memory`] | ranges that a guest gives: as arithmetic without bounds says |
-//! | [`bodies`] | reads and edits of a body by a guest: the bytes are those of a model |
-//! | [`guest`] | a guest that calls any host function in any callback: no panic, no harm to others, no trace of it later |
+//! | `pairs` | the codec of name/value pairs: any bytes are refused or read whole; what is written is read back |
+//! | `properties` | paths: in either form they lead to the same place; what was set is found |
+//! | `memory` | ranges that a guest gives: as arithmetic without bounds says |
+//! | `bodies` | reads and edits of a body by a guest: the bytes are those of a model |
+//! | `guest` | a guest that calls any host function in any callback: no panic, no harm to others, no trace of it later |
 //!
 //! `scripts/fuzz` runs them under libFuzzer, core compiled with coverage counters; the unit tests here run each with
 //! a few random inputs, so that none of them rots.

@@ -58,20 +58,23 @@ pub fn load(name: &str, text: &str) -> Arc<Filter<Memory>> {
     filter.expect("a filter")
 }
 
-/// A worker whose one chain is `filters`, each with its program.
+/// A directive: `filter` with its program.
 #[must_use]
-pub fn worker(filters: &[(&Arc<Filter<Memory>>, &[u8], Isolation)]) -> (Worker, Shard<Memory>, ChainId) {
-    let plugins = filters.iter().map(|(filter, program, isolation)| {
-        Arc::new(Plugin {
-            filter: Arc::clone(filter),
-            configuration: program.get(..LONGEST).unwrap_or(program).to_vec(),
-            root_id: String::new(),
-            isolation: *isolation,
-            place: "fuzz:1".to_owned(),
-        })
-    });
+pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation) -> Arc<Plugin<Memory>> {
+    Arc::new(Plugin {
+        filter: Arc::clone(filter),
+        configuration: program.get(..LONGEST).unwrap_or(program).to_vec(),
+        root_id: String::new(),
+        isolation,
+        place: "fuzz:1".to_owned(),
+    })
+}
+
+/// A worker whose one chain is `plugins`.
+#[must_use]
+pub fn worker(plugins: Vec<Arc<Plugin<Memory>>>) -> (Worker, Shard<Memory>, ChainId) {
     let mut plans = Plans::new();
-    let id = plans.add_chain(plugins.collect());
+    let id = plans.add_chain(plugins);
     let worker = Worker::default();
     (worker.clone(), Shard::new(Arc::new(plans), worker), id)
 }
