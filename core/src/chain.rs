@@ -2,24 +2,26 @@
 //!
 //! Requests go through the filters in the order of the configuration, responses in the reverse order. A filter that
 //! sends a local response ends the request's way; that response then goes through the others' response callbacks,
-//! once. A filter that fails is not called again, and the verdict tells the proxy to fail the request (policy
-//! `closed`).
+//! once. A filter that fails is not called again, and the [`Policy`] decides whether the request fails or goes on
+//! without it.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
+mod failing;
 mod flow;
+mod way;
 
 pub use flow::Direction;
 use flow::{Flow, Held};
 
 use crate::{
-    abi::types::{Action, LogLevel, MapType},
+    abi::types::{Action, MapType},
     context::ContextId,
-    failure::{Cause, Failure},
+    failure::{Failure, Policy},
     filter::Callback,
-    host::{Bodies, Buffers, Hold, Host, LogLine, LogSink, Maps, Speaker},
+    host::{Host, Maps, StreamHost},
     instance::{Asked, Instance, Params},
-    plan::ChainId,
+    plan::{ChainId, StepPlan},
     shard::Inner,
 };
 
@@ -37,7 +39,8 @@ pub enum Verdict {
     TooLarge,
     /// Close the stream.
     Closed,
-    /// A filter failed; this has been logged. Answer with `status`, or reset where the headers have left.
+    /// A filter failed, and the policy is `closed`; this has been logged. Answer with `status` (and
+    /// [`Chain::retry_after`]), or reset where the headers have left.
     Failed {
         /// Status to answer with.
         status: u16,
@@ -47,15 +50,34 @@ pub enum Verdict {
 /// One filter of a request.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// Index of its lease.
+    /// Index of its lease; [`NO_LEASE`] while there is none.
     lease: usize,
     context: ContextId,
     /// Has failed, or could not be begun.
     failed: bool,
+    /// Whether it runs decides if its suspension is over.
+    trial: bool,
     /// Has sent the local response that is on its way, or has seen the response that it replaces: it does not see it.
     passed_by: bool,
     /// What it holds of requests and responses.
     held: [Held; 2],
+}
+
+/// The lease of a filter that has no instance.
+const NO_LEASE: usize = usize::MAX;
+
+impl Step {
+    /// A filter that has not been begun.
+    fn new() -> Self {
+        Self {
+            lease: NO_LEASE,
+            context: ContextId::NONE,
+            failed: false,
+            trial: false,
+            passed_by: false,
+            held: [Held::default(); 2],
+        }
+    }
 }
 
 /// The filters of one request. Ended by [`finish`](Self::finish), at the latest when dropped.
@@ -68,19 +90,16 @@ pub struct Chain<H: Host> {
     leases: Vec<crate::pool::Lease<H>>,
     /// Requests, responses.
     flows: [Flow; 2],
-    /// A filter failed: what the proxy was or will be told.
+    policy: Policy,
+    /// A filter failed, and so does the request: the status that the proxy was or will be told.
     failed: Option<u16>,
+    /// When the client may ask again, where the failure knows that.
+    retry_after: Option<Duration>,
     finished: bool,
 }
 
-/// Status of a request whose filter failed (policy `closed`).
-const FAILED: u16 = 500;
-
-/// Status of a request for which there is no instance.
-const UNAVAILABLE: u16 = 503;
-
 impl<H: Host> Chain<H> {
-    pub(crate) fn begin(shard: Rc<Inner<H>>, id: ChainId, stream: H::Stream) -> Self {
+    pub(crate) fn begin(shard: Rc<Inner<H>>, id: ChainId, stream: H::Stream, policy: Policy) -> Self {
         let (steps, leases) = shard.take_vecs();
         let mut chain = Self {
             shard,
@@ -89,7 +108,9 @@ impl<H: Host> Chain<H> {
             steps,
             leases,
             flows: [Flow::default(); 2],
+            policy,
             failed: None,
+            retry_after: None,
             finished: false,
         };
         chain.create_contexts();
@@ -101,45 +122,51 @@ impl<H: Host> Chain<H> {
         let shard = Rc::clone(&self.shard);
         let Some(plan) = shard.pool.plans().chain(self.id) else { return };
         for (at, step) in plan.steps.iter().enumerate() {
+            self.steps.push(Step::new());
             let earlier = plan.steps.iter().take(at).position(|other| other.group == step.group);
-            let lease = match earlier.and_then(|earlier| self.steps.get(earlier)) {
-                Some(earlier) => Ok(earlier.lease),
-                None => shard.pool.check_out(step.group).map(|lease| {
-                    self.leases.push(lease);
-                    self.leases.len() - 1
-                }),
-            };
-            let created = lease.and_then(|lease| {
-                let context = self.leases[lease].with(Callback::ContextCreate, |instance| {
-                    instance.create_stream(step.root, at, &self.stream)
-                })??;
-                Ok((lease, context))
-            });
-            let (lease, context) = created.unwrap_or_else(|failure| {
-                // Whoever looks this lease up finds none, or one that has failed: no callback follows.
-                self.steps.push(Step {
-                    lease: usize::MAX,
-                    context: ContextId::NONE,
-                    failed: true,
-                    passed_by: false,
-                    held: [Held::default(); 2],
-                });
-                self.report(at, &failure);
-                (usize::MAX, ContextId::NONE)
-            });
-            if self.steps.len() == at {
-                self.steps.push(Step {
-                    lease,
-                    context,
-                    failed: false,
-                    passed_by: false,
-                    held: [Held::default(); 2],
-                });
+            match earlier.and_then(|earlier| self.steps.get(earlier)) {
+                // Its instance has been reported.
+                Some(earlier) if earlier.failed => {
+                    self.steps[at].failed = true;
+                    continue;
+                }
+                Some(earlier) => {
+                    (self.steps[at].lease, self.steps[at].trial) = (earlier.lease, earlier.trial);
+                }
+                None => {}
             }
-            if self.failed.is_some() {
-                return;
+            if let Err(failure) = self.create_context(at, step) {
+                self.report(at, &failure);
+                if self.failed.is_some() {
+                    return;
+                }
             }
         }
+    }
+
+    /// Creates the stream context of filter number `at`, in the instance that an earlier filter shares with it or in
+    /// one that is checked out.
+    fn create_context(&mut self, at: usize, step: &StepPlan) -> Result<(), Failure> {
+        if self.steps[at].lease == NO_LEASE {
+            self.steps[at].trial = self.shard.admit(step.group)?;
+            self.leases.push(self.shard.pool.check_out(step.group)?);
+            self.steps[at].lease = self.leases.len() - 1;
+        }
+        let lease = &mut self.leases[self.steps[at].lease];
+        let (created, asked) = lease.with(Callback::ContextCreate, |instance| {
+            (instance.create_stream(step.root, at, &self.stream), instance.asked())
+        })?;
+        if created.is_err() && asked.local_response.is_some() {
+            self.stream.withdraw_local_response();
+        }
+        self.steps[at].context = created?;
+        Ok(())
+    }
+
+    /// When a client whose request has failed may ask again, where the failure knows that: for a header Retry-After.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Whether some filter exports `callback`.
@@ -182,11 +209,15 @@ impl<H: Host> Chain<H> {
         self.run_trailers(direction)
     }
 
-    /// Filter number `at` has asked for its held headers, body or trailers to go on. Where it holds none nothing
-    /// happens. Verdicts are those of what goes on; [`headers_passed`](Self::headers_passed) tells whether headers do.
+    /// Filter number `at` has asked for its held headers, body or trailers to go on, or its instance has failed in
+    /// another request. Where it holds none nothing happens. Verdicts are those of what goes on;
+    /// [`headers_passed`](Self::headers_passed) tells whether headers do.
     pub fn resume(&mut self, direction: Direction, at: usize) -> Verdict {
         if at >= self.steps.len() {
             return Verdict::Continue;
+        }
+        if let Some(verdict) = self.fail_orphan(direction, at) {
+            return verdict;
         }
         let order = direction.turn(at, self.steps.len());
         let flow = self.flow_mut(direction);
@@ -235,161 +266,6 @@ impl<H: Host> Chain<H> {
         flow.trailers_seen == self.steps.len() && !flow.trailers_held
     }
 
-    fn run_headers(&mut self, direction: Direction) -> Verdict {
-        while self.flow(direction).headers_seen < self.steps.len() {
-            if let (Direction::Request, Some(status)) = (direction, self.failed) {
-                return Verdict::Failed { status };
-            }
-            match self.next_headers(direction) {
-                Verdict::Continue => {}
-                verdict => return verdict,
-            }
-        }
-        match (direction, self.failed) {
-            (Direction::Request, Some(status)) => Verdict::Failed { status },
-            _ if self.flow(direction).headers_held => Verdict::Pause,
-            _ => Verdict::Continue,
-        }
-    }
-
-    /// Shows the headers to the next filter that has not seen them.
-    fn next_headers(&mut self, direction: Direction) -> Verdict {
-        let flow = self.flow_mut(direction);
-        let (order, end) = (flow.headers_seen, flow.headers_only);
-        flow.headers_seen += 1;
-        let (callback, ..) = direction.callbacks();
-        if !self.wants(callback) {
-            return Verdict::Continue;
-        }
-        let count = self.count(direction.maps().0);
-        let verdict =
-            self.call(direction.turn(order, self.steps.len()), callback, [0, count, i32::from(end), 0, 0]);
-        if verdict == Verdict::Pause {
-            self.flow_mut(direction).headers_held = true;
-        }
-        verdict
-    }
-
-    /// Takes the parcel from filter to filter, from number `from` in the direction's order on.
-    fn run_body(&mut self, direction: Direction, from: usize, end: bool) -> Verdict {
-        let mut end = end;
-        let (_, callback, _) = direction.callbacks();
-        for order in from..self.steps.len() {
-            if self.flow(direction).headers_seen <= order {
-                // Headers that were held above have been let go by a body.
-                match self.next_headers(direction) {
-                    Verdict::Continue | Verdict::Pause => {}
-                    verdict => return verdict,
-                }
-            }
-            let at = direction.turn(order, self.steps.len());
-            end |= self.recall(direction, at).unwrap_or_default();
-            let size = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
-            let mut verdict = if (size > 0 || end) && self.exports(at, callback) {
-                let size = i32::try_from(size).unwrap_or(i32::MAX);
-                self.call(at, callback, [0, size, i32::from(end), 0, 0])
-            } else if self.holds_headers(direction, order) {
-                // It has not been asked: what it has not seen cannot let go the headers that it holds.
-                Verdict::Pause
-            } else {
-                Verdict::Continue
-            };
-            if verdict == Verdict::Pause {
-                match self.stream.hold(direction.stream(), at) {
-                    Hold::Kept => {
-                        if let Some(step) = self.steps.get_mut(at) {
-                            step.held[direction as usize] = Held { body: true, end };
-                        }
-                        return Verdict::Pause;
-                    }
-                    Hold::TooLarge => return Verdict::TooLarge,
-                    Hold::StreamThrough => verdict = Verdict::Continue,
-                }
-            }
-            if verdict != Verdict::Continue {
-                return verdict;
-            }
-            self.release_headers(direction, order);
-        }
-        self.flow_mut(direction).ended = end;
-        Verdict::Continue
-    }
-
-    /// Puts what filter `at` holds before the parcel, and says whether that was the last one; `None` when it holds
-    /// nothing.
-    fn recall(&mut self, direction: Direction, at: usize) -> Option<bool> {
-        let held = std::mem::take(&mut self.steps.get_mut(at)?.held[direction as usize]);
-        held.body.then(|| {
-            self.stream.recall(direction.stream(), at);
-            held.end
-        })
-    }
-
-    fn run_trailers(&mut self, direction: Direction) -> Verdict {
-        let (_, body, callback) = direction.callbacks();
-        while self.flow(direction).trailers_seen < self.steps.len() {
-            let order = self.flow(direction).trailers_seen;
-            if self.flow(direction).headers_seen <= order {
-                // Headers that were held above have been let go by the trailers.
-                match self.next_headers(direction) {
-                    Verdict::Continue | Verdict::Pause => {}
-                    verdict => return verdict,
-                }
-            }
-            self.flow_mut(direction).trailers_seen += 1;
-            let at = direction.turn(order, self.steps.len());
-            let verdict = if self.exports(at, callback) {
-                let count = self.count(direction.maps().1);
-                self.call(at, callback, [0, count, 0, 0, 0])
-            } else if self.holds_headers(direction, order) && !self.exports(at, body) {
-                // As with bodies: it cannot let go the headers by what it does not see.
-                Verdict::Pause
-            } else {
-                Verdict::Continue
-            };
-            match verdict {
-                Verdict::Continue => {}
-                Verdict::Pause => {
-                    self.flow_mut(direction).trailers_held = true;
-                    return Verdict::Pause;
-                }
-                verdict => return verdict,
-            }
-            self.release_headers(direction, order);
-            // A filter that lets the trailers go lets the body that it held go before them.
-            if self.recall(direction, at).is_some() {
-                match self.run_body(direction, order + 1, false) {
-                    Verdict::Continue | Verdict::Pause => {}
-                    verdict => return verdict,
-                }
-            }
-        }
-        Verdict::Continue
-    }
-
-    /// Whether filter `at` exports `callback`.
-    fn exports(&self, at: usize, callback: Callback) -> bool {
-        let plans = self.shard.pool.plans();
-        let step = plans.chain(self.id).and_then(|chain| chain.steps.get(at));
-        step.and_then(|step| plans.groups().get(step.group))
-            .is_some_and(|group| group.filter.exports(callback))
-    }
-
-    /// Whether the headers are held by the filter that comes as number `order`, which still runs.
-    fn holds_headers(&self, direction: Direction, order: usize) -> bool {
-        let flow = self.flow(direction);
-        let step = self.steps.get(direction.turn(order, self.steps.len()));
-        flow.headers_held && flow.headers_seen == order + 1 && step.is_some_and(|step| !step.failed)
-    }
-
-    /// The filter that comes as number `order` lets the headers go, if it holds them.
-    fn release_headers(&mut self, direction: Direction, order: usize) {
-        let flow = self.flow_mut(direction);
-        if flow.headers_seen == order + 1 {
-            flow.headers_held = false;
-        }
-    }
-
     fn flow(&self, direction: Direction) -> &Flow {
         &self.flows[direction as usize]
     }
@@ -418,6 +294,7 @@ impl<H: Host> Chain<H> {
                 if lasting { Ok(()) } else { instance.end_deferred(context) }
             },
         );
+        self.end_trials();
         for lease in self.leases.drain(..) {
             self.shard.pool.give_back(lease);
         }
@@ -460,27 +337,30 @@ impl<H: Host> Chain<H> {
         let doomed = self.failed.is_some();
         let Some(lease) = self.leases.get_mut(lease_at) else { return Verdict::Continue };
         let called = lease.with(callback, |instance| {
-            // The instance failed with another filter of this request: that has been reported.
+            // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return Ok((None, Asked::default()));
+                return (Ok(None), Asked::default());
             }
             let [_, a, b, c, d] = params;
-            let returned = instance.enter(callback, context, [context.raw(), a, b, c, d])?;
+            let returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
             let asked = instance.asked();
-            instance.end_completed()?;
-            Ok((returned, asked))
+            (returned.and_then(|returned| instance.end_completed().map(|()| returned)), asked)
         });
-        match called.flatten() {
+        let (returned, asked) = called.unwrap_or_else(|failure| (Err(failure), Asked::default()));
+        match returned {
             Err(failure) => {
+                if self.is_ours(lease_at, asked.local_response) {
+                    self.stream.withdraw_local_response();
+                }
                 self.report(at, &failure);
-                Verdict::Failed { status: self.failed.unwrap_or(FAILED) }
+                self.failed.map_or(Verdict::Continue, |status| Verdict::Failed { status })
             }
-            Ok((_, asked)) if self.is_ours(lease_at, asked.local_response) => {
+            Ok(_) if self.is_ours(lease_at, asked.local_response) => {
                 self.pass_by(at);
                 Verdict::LocalResponse
             }
-            Ok((_, asked)) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok((returned, _)) => match returned.map(Action::from_raw) {
+            Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
+            Ok(returned) => match returned.map(Action::from_raw) {
                 Some(Action::Pause) => Verdict::Pause,
                 _ => Verdict::Continue,
             },
@@ -503,28 +383,6 @@ impl<H: Host> Chain<H> {
             // What was held of the response that it replaces never goes on.
             step.held[Direction::Response as usize] = Held::default();
         }
-    }
-
-    /// Logs the failure of filter number `at` and takes it out of the request.
-    fn report(&mut self, at: usize, failure: &Failure) {
-        if let Some(step) = self.steps.get_mut(at) {
-            step.failed = true;
-        }
-        let unavailable = matches!(failure.cause, Cause::Unavailable(_));
-        self.failed.get_or_insert(if unavailable { UNAVAILABLE } else { FAILED });
-        self.say(at, LogLevel::Error, &failure.to_string());
-    }
-
-    fn say(&self, at: usize, level: LogLevel, message: &str) {
-        let shard = &self.shard;
-        let plans = shard.pool.plans();
-        let name = plans
-            .chain(self.id)
-            .and_then(|chain| chain.steps.get(at))
-            .and_then(|step| plans.groups().get(step.group))
-            .map_or("?", |group| &group.filter.spec().name);
-        let line = LogLine { level, filter: name, speaker: Speaker::Weir, message: message.as_bytes() };
-        self.stream.log(line);
     }
 }
 

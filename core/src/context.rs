@@ -187,6 +187,13 @@ impl<S, P> Contexts<S, P> {
         self.stream(self.effective)?.host.as_ref()
     }
 
+    /// Every stream context whose request lives: its id, the request, number of its filter in the request's chain.
+    pub(crate) fn each_stream(&self) -> impl Iterator<Item = (ContextId, &S, usize)> {
+        self.streams
+            .iter()
+            .filter_map(|(id, stream)| stream.host.as_ref().map(|host| (ContextId(*id), host, stream.filter)))
+    }
+
     /// Number of the effective context's filter in its request's chain.
     pub(crate) fn effective_filter(&self) -> Option<usize> {
         self.stream(self.effective).map(|stream| stream.filter)

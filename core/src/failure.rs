@@ -1,8 +1,18 @@
-//! What went wrong in a guest, in words for the log.
+//! What went wrong in a guest, in words for the log; and what follows from it: [`Policy`] for the request,
+//! [`Budget`] for the filter.
+
+use std::time::Duration;
 
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::filter::Callback;
+
+mod policy;
+pub(crate) mod suspension;
+mod trace;
+
+pub use policy::Policy;
+pub use suspension::Budget;
 
 /// A guest called `proxy_exit`-like: WASI's `proc_exit`.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -13,9 +23,9 @@ pub(crate) struct Exit(pub(crate) i32);
 #[derive(Debug)]
 pub enum Cause {
     /// It ran longer than its limit.
-    Deadline,
+    Deadline(wasmtime::Error),
     /// It used more stack than its limit.
-    StackOverflow,
+    StackOverflow(wasmtime::Error),
     /// It called `proc_exit`.
     Exit(i32),
     /// Another trap, or an error of a hostcall.
@@ -26,6 +36,10 @@ pub enum Cause {
     Refused,
     /// The instance failed earlier, in another callback or another request.
     Gone,
+    /// The instance in which the filter holds this request failed in another request.
+    Orphaned,
+    /// It has failed too often, and is not run for as long.
+    Suspended(Duration),
     /// Something that cannot happen did: a fault of ours, which fails the guest only.
     Host(&'static str),
 }
@@ -40,14 +54,45 @@ impl Cause {
             return Self::Unavailable(error);
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Self::Deadline,
-            Some(Trap::StackOverflow) => Self::StackOverflow,
+            Some(Trap::Interrupt) => Self::Deadline(error),
+            Some(Trap::StackOverflow) => Self::StackOverflow(error),
             _ => Self::Trap(error),
+        }
+    }
+
+    /// Whether it is the filter's own doing, in the callback at hand: what counts for its [`Budget`].
+    pub(crate) const fn is_own(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::StackOverflow(_) | Self::Exit(_) | Self::Trap(_) | Self::Refused => {
+                true
+            }
+            Self::Unavailable(_) | Self::Gone | Self::Orphaned | Self::Suspended(_) | Self::Host(_) => false,
+        }
+    }
+
+    /// After how long it may be worth while to ask again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Suspended(time) => Some(*time),
+            // Instances come back as soon as requests end.
+            Self::Unavailable(_) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Where in the guest it happened.
+    fn backtrace(&self) -> Option<&WasmBacktrace> {
+        match self {
+            Self::Deadline(error) | Self::StackOverflow(error) | Self::Trap(error) => error.downcast_ref(),
+            _ => None,
         }
     }
 }
 
 /// A callback failed: which one, and why. The instance it ran in is not used again.
+///
+/// As text it is one line, with the guest's backtrace at its end; in the alternate form (`{:#}`) the backtrace follows
+/// in lines of its own.
 #[derive(Debug)]
 pub struct Failure {
     /// The callback.
@@ -66,20 +111,25 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.callback.name();
         match &self.cause {
-            Cause::Deadline => write!(f, "{name} ran longer than its limit and was stopped"),
-            Cause::StackOverflow => write!(f, "{name} overflowed its stack"),
-            Cause::Exit(code) => write!(f, "{name} ended the guest: proc_exit({code})"),
-            Cause::Trap(error) => {
-                write!(f, "{name} failed: {}", error.root_cause())?;
-                if let Some(trace) = error.downcast_ref::<WasmBacktrace>() {
-                    write!(f, "\n{trace}")?;
-                }
-                Ok(())
+            Cause::Deadline(_) => write!(f, "{name} ran longer than its limit and was stopped")?,
+            Cause::StackOverflow(_) => write!(f, "{name} overflowed its stack")?,
+            Cause::Exit(code) => write!(f, "{name} ended the guest: proc_exit({code})")?,
+            Cause::Trap(error) => write!(f, "{name} failed: {}", error.root_cause())?,
+            Cause::Unavailable(error) => write!(f, "no instance can be made: {error:#}")?,
+            Cause::Refused => write!(f, "{name} returned false")?,
+            Cause::Gone => write!(f, "the instance has failed before; {name} was not called")?,
+            Cause::Orphaned => {
+                f.write_str("the instance that holds this request has failed in another one")?
             }
-            Cause::Unavailable(error) => write!(f, "no instance can be made: {error:#}"),
-            Cause::Refused => write!(f, "{name} returned false"),
-            Cause::Gone => write!(f, "the instance has failed before; {name} was not called"),
-            Cause::Host(what) => write!(f, "{name} failed: {what}"),
+            Cause::Suspended(time) => {
+                write!(f, "it has failed too often and is suspended for {:.1} s", time.as_secs_f64())?;
+            }
+            Cause::Host(what) => write!(f, "{name} failed: {what}")?,
+        }
+        match self.cause.backtrace() {
+            Some(trace) if f.alternate() => write!(f, "\n{trace}"),
+            Some(trace) => write!(f, "; wasm backtrace: {}", trace::in_one_line(&trace.to_string())),
+            None => Ok(()),
         }
     }
 }

@@ -328,6 +328,13 @@ impl<H: Host> Instance<H> {
         self.failed
     }
 
+    /// Visits every stream context whose request lives: its id, the request, number of its filter.
+    pub(crate) fn each_stream(&self, visit: &mut dyn FnMut(ContextId, &H::Stream, usize)) {
+        for (id, host, filter) in self.store.data().contexts.each_stream() {
+            visit(id, host, filter);
+        }
+    }
+
     pub(crate) fn exports(&self, callback: Callback) -> bool {
         self.store.data().filter.exports(callback)
     }
@@ -378,7 +385,12 @@ impl<H: Host> Instance<H> {
         state.asked = Asked::default();
         self.store.set_epoch_deadline(limit.get());
         let Some(func) = self.funcs.get(callback as usize) else { return Ok(None) };
+        if matches!(func, Func::Unresolved | Func::Absent) {
+            return Ok(None);
+        }
         let _entered = self.pristine.as_ref().map(Pristine::enter);
+        // A panic of ours in a hostcall leaves it so.
+        self.failed = true;
         let store = &mut self.store;
         let [a, b, c, d, e] = params;
         let result = match func {
@@ -393,10 +405,8 @@ impl<H: Host> Instance<H> {
             Func::P3R1(func) => func.call(store, (a, b, c)).map(Some),
             Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(|()| None),
         };
-        result.map_err(|error| {
-            self.failed = true;
-            Failure::new(callback, Cause::of(error))
-        })
+        self.failed = result.is_err();
+        result.map_err(|error| Failure::new(callback, Cause::of(error)))
     }
 
     /// Finds the function of `callback` in this instance, the first time it is wanted.

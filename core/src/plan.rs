@@ -85,7 +85,7 @@ impl<H: Host> ChainPlan<H> {
 
 /// A filter does not accept its configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("filter \"{filter}\" does not accept its configuration: {reason}")]
+#[error("filter \"{filter}\" does not accept its configuration: {reason:#}")]
 pub struct Refusal {
     /// Name of the filter.
     pub filter: String,

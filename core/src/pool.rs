@@ -23,6 +23,7 @@ use std::{
 };
 
 use crate::{
+    context::ContextId,
     failure::{Cause, Failure},
     filter::Callback,
     host::Host,
@@ -68,6 +69,26 @@ impl<H: Host> Lease<H> {
                 Ok(mut instance) => Ok(lend(&mut instance)),
                 Err(_) => Err(Failure::new(callback, Cause::Host("the shared instance was entered twice"))),
             },
+        }
+    }
+
+    /// Whether it has failed; not known, and false, while it is entered.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Own { instance, .. } => instance.has_failed(),
+            Self::Shared(instance) => instance.try_borrow().is_ok_and(|instance| instance.has_failed()),
+        }
+    }
+
+    /// Visits every stream context in the instance whose request lives: its id, the request, number of its filter.
+    pub(crate) fn each_stream(&self, mut visit: impl FnMut(ContextId, &H::Stream, usize)) {
+        match self {
+            Self::Own { instance, .. } => instance.each_stream(&mut visit),
+            Self::Shared(instance) => {
+                if let Ok(instance) = instance.try_borrow() {
+                    instance.each_stream(&mut visit);
+                }
+            }
         }
     }
 

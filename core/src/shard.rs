@@ -4,8 +4,12 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
     chain::{Chain, Step},
+    failure::{
+        Budget, Cause, Failure, Policy,
+        suspension::{Admission, Suspensions},
+    },
     filter::Callback,
-    host::Host,
+    host::{Host, RootHost},
     plan::{ChainId, Plans},
     pool::{Lease, Pool},
 };
@@ -16,10 +20,21 @@ pub struct Shard<H: Host> {
     inner: Rc<Inner<H>>,
 }
 
+/// What a worker does about filters that misbehave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// How often a filter may fail before it is suspended.
+    pub budget: Budget,
+}
+
 /// What chains keep of their shard.
 #[derive(Debug)]
 pub(crate) struct Inner<H: Host> {
     pub(crate) pool: Pool<H>,
+    /// The worker.
+    pub(crate) root: H::Root,
+    /// Which groups have failed too often, by their number.
+    pub(crate) suspensions: Suspensions,
     /// Vectors of chains that have ended, for the next ones: no allocation in steady state.
     spares: RefCell<Vec<Vecs<H>>>,
 }
@@ -34,16 +49,30 @@ impl<H: Host> Shard<H> {
     /// A shard for the chains of `plans`; `root` is the worker.
     #[must_use]
     pub fn new(plans: Arc<Plans<H>>, root: H::Root) -> Self {
-        let pool = Pool::new(plans, root);
-        Self { inner: Rc::new(Inner { pool, spares: RefCell::default() }) }
+        Self::with_rules(plans, root, Rules::default())
     }
 
-    /// Begins chain `id` for the request behind `stream`: checks instances out and creates the stream contexts.
+    /// The same under other rules than the default ones.
+    #[must_use]
+    pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
+        let suspensions = Suspensions::new(rules.budget, plans.groups().len());
+        let pool = Pool::new(plans, root.clone());
+        Self { inner: Rc::new(Inner { pool, root, suspensions, spares: RefCell::default() }) }
+    }
+
+    /// Begins chain `id` for the request behind `stream`: checks instances out and creates the stream contexts. A
+    /// request whose filter fails does so as well.
     ///
-    /// Where that fails the failure has been logged, and the chain's first verdict says so.
+    /// Where this fails, it has been logged, and the chain's first verdict says so.
     #[must_use]
     pub fn begin(&self, id: ChainId, stream: &H::Stream) -> Chain<H> {
-        Chain::begin(Rc::clone(&self.inner), id, stream.clone())
+        self.begin_under(Policy::default(), id, stream)
+    }
+
+    /// The same, with a policy of what becomes of the request if a filter fails.
+    #[must_use]
+    pub fn begin_under(&self, policy: Policy, id: ChainId, stream: &H::Stream) -> Chain<H> {
+        Chain::begin(Rc::clone(&self.inner), id, stream.clone(), policy)
     }
 
     /// Whether some filter of chain `id` exports `callback`.
@@ -54,6 +83,18 @@ impl<H: Host> Shard<H> {
 }
 
 impl<H: Host> Inner<H> {
+    /// Whether a request may run group number `group`: answers whether it does so on trial.
+    ///
+    /// # Errors
+    /// [`Failure`] while the group is suspended.
+    pub(crate) fn admit(&self, group: usize) -> Result<bool, Failure> {
+        match self.suspensions.admit(group, || self.root.monotonic_ns()) {
+            Admission::Run => Ok(false),
+            Admission::Trial => Ok(true),
+            Admission::Suspended(time) => Err(Failure::new(Callback::ContextCreate, Cause::Suspended(time))),
+        }
+    }
+
     pub(crate) fn take_vecs(&self) -> Vecs<H> {
         self.spares.borrow_mut().pop().unwrap_or_default()
     }

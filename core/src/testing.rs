@@ -1,7 +1,7 @@
 //! A proxy in memory, for tests, benches, fuzzers and examples: everything of core without a real proxy.
 //!
 //! A [`Request`] holds its maps, bodies and attributes in plain collections that a test fills and looks at; a
-//! [`Worker`] collects log lines and has a clock that stands still.
+//! [`Worker`] collects log lines and has a clock that a test sets forward.
 
 use std::{
     borrow::Cow,
@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     rc::Rc,
+    time::Duration,
 };
 
 use crate::{
@@ -50,6 +51,7 @@ pub struct Logged {
 pub struct Worker {
     lines: Rc<RefCell<Vec<Logged>>>,
     level: Rc<Cell<Option<LogLevel>>>,
+    passed: Rc<Cell<Duration>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -59,7 +61,8 @@ pub fn guest_range(size: usize, ptr: i32, len: i32) -> Option<Range<usize>> {
     crate::abi::memory::range(size, ptr, len).ok()
 }
 
-/// What every clock of the proxy in memory shows: 2001-09-09T01:46:40.000000001Z.
+/// What every clock of the proxy in memory shows until it is [set forward](Worker::pass):
+/// 2001-09-09T01:46:40.000000001Z.
 pub const NOW_NS: u64 = 1_000_000_000_000_000_001;
 
 impl Worker {
@@ -67,6 +70,15 @@ impl Worker {
     #[must_use]
     pub fn take_log(&self) -> Vec<Logged> {
         self.lines.take()
+    }
+
+    /// Sets the clocks forward.
+    pub fn pass(&self, time: Duration) {
+        self.passed.set(self.passed.get() + time);
+    }
+
+    fn now_ns(&self) -> u64 {
+        NOW_NS + u64::try_from(self.passed.get().as_nanos()).unwrap_or(u64::MAX - NOW_NS)
     }
 
     /// Drops lines that are less severe than `level`.
@@ -92,11 +104,11 @@ impl LogSink for Worker {
 
 impl RootHost for Worker {
     fn realtime_ns(&self) -> u64 {
-        NOW_NS
+        self.now_ns()
     }
 
     fn monotonic_ns(&self) -> u64 {
-        NOW_NS
+        self.now_ns()
     }
 }
 
@@ -403,6 +415,10 @@ impl StreamHost for Request {
             grpc_status: response.grpc_status,
         });
         Ok(())
+    }
+
+    fn withdraw_local_response(&self) {
+        self.parts.borrow_mut().sent = None;
     }
 
     fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError> {

@@ -271,6 +271,8 @@ impl StreamHost for Stream {
         Ok(())
     }
 
+    fn withdraw_local_response(&self) {}
+
     fn resume(&self, _: StreamType, _: usize) -> Result<(), StreamError> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The configuration: what the directives say, how locations inherit it, and what is made of it before workers start.
 
 pub(crate) mod bodies;
+mod failure;
 pub(crate) mod location;
 pub(crate) mod main;
 pub(crate) mod place;

@@ -17,7 +17,7 @@ use weir_core::{
 
 use crate::{
     host::{Ngx, stream::RequestToken},
-    ngx::{event::Wake, headers_in::HeadersIn, request::Request},
+    ngx::{event::Wake, guard::guard_part, headers_in::HeadersIn, request::Request},
 };
 
 pub(crate) mod io;
@@ -106,21 +106,24 @@ impl Stream {
     /// callbacks, nobody is called.
     ///
     /// A filter may take its pause back in the callback that it pauses from. What else callbacks want to go on with has
-    /// an event of its own.
+    /// an event of its own. A panic of ours below a callback is logged, and answered by the location's policy.
     pub(crate) fn drive(
         &'static self,
         direction: Direction,
         run: impl FnOnce(&mut Chain<Ngx>) -> Verdict,
     ) -> Verdict {
-        let verdict = match self.chain.try_borrow_mut().as_deref_mut() {
-            Ok(Some(chain)) => self.io.lane(direction).open(|| {
-                let mut verdict = run(chain);
-                while verdict == Verdict::Pause
-                    && let Some(filter) = self.io.take_wish(direction)
-                {
-                    verdict = chain.resume(direction, filter);
-                }
-                verdict
+        let verdict = match (self.io.request(), self.chain.try_borrow_mut().as_deref_mut()) {
+            (Some(request), Ok(Some(chain))) => self.io.lane(direction).open(|| {
+                let driven = guard_part("a filter's callback", request.log(), || {
+                    let mut verdict = run(chain);
+                    while verdict == Verdict::Pause
+                        && let Some(filter) = self.io.take_wish(direction)
+                    {
+                        verdict = chain.resume(direction, filter);
+                    }
+                    verdict
+                });
+                driven.unwrap_or_else(|| chain.abandon())
             }),
             _ => Verdict::Continue,
         };
@@ -143,6 +146,13 @@ impl Stream {
     /// Whether trailers, and the body before them, have got past the last filter.
     pub(crate) fn trailers_passed(&self, direction: Direction) -> bool {
         self.look(|chain| chain.trailers_passed(direction)) && !self.io.lane(direction).is_held()
+    }
+
+    /// After how many seconds a client whose request has failed may ask again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<u32> {
+        let chain = self.chain.try_borrow().ok()?;
+        let time = chain.as_ref()?.retry_after()?;
+        u32::try_from(time.as_millis().div_ceil(1000)).ok()
     }
 
     fn look(&self, look: impl FnOnce(&Chain<Ngx>) -> bool) -> bool {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc};
 use weir_core::{
     engine::{Engine, Ticker},
     plan::Plans,
-    shard::Shard,
+    shard::{Rules, Shard},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 pub(crate) struct Runtime {
     engine: Arc<Engine>,
     plans: Arc<Plans<Ngx>>,
+    rules: Rules,
     running: RefCell<Option<Running>>,
 }
 
@@ -43,8 +44,8 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// A runtime that does not run yet.
-    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>) -> Self {
-        Self { engine, plans, running: RefCell::new(None) }
+    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>, rules: Rules) -> Self {
+        Self { engine, plans, rules, running: RefCell::new(None) }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
@@ -55,7 +56,7 @@ impl Runtime {
         let mut running = self.running.borrow_mut();
         if running.is_none() {
             let ticker = self.engine.ticker()?;
-            let shard = Rc::new(Shard::new(Arc::clone(&self.plans), Worker));
+            let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), Worker, self.rules));
             *running = Some(Running { shard, _ticker: ticker });
         }
         Ok(())

@@ -236,15 +236,39 @@ fn arguments() {
         ("table_limit", &["0", "x", "10000001"]),
         ("callback_timeout", &["0", "0ms", "x", "2h", "-1s"]),
         ("configuration_timeout", &["0", "x", "2h"]),
+        ("failure_limit", &["on", "5", "0 1s", "10001 1s", "5 x", "x 1s"]),
+        ("failure_backoff", &["0 1s", "1s x", "2s 1s"]),
     ] {
         for value in values {
             let ended = Nginx::check(&conf().timeout("").wasm(&format!("{directive} {value};")));
             let place = ended.place(&format!("{directive} {value};"));
             let stderr = &ended.stderr;
             assert_eq!(ended.status.code(), Some(1), "{directive} {value}: {stderr}");
-            for text in [directive, value, &place, "[emerg]", "must be"] {
+            // The message names the argument that is wrong.
+            let argument =
+                value.split(' ').find(|word| stderr.contains(&format!("\"{word}\""))).unwrap_or(value);
+            for text in [directive, argument, &place, "[emerg]", "must be"] {
                 assert!(stderr.contains(text), "{directive} {value}: {text:?} is not in {stderr}");
             }
+        }
+    }
+}
+
+#[test]
+fn policies_that_there_are_not() {
+    for (value, text) in [
+        ("ajar", "must be \"closed\" or \"open\""),
+        ("open status=503", "takes no status"),
+        ("closed 503", "must be \"status=\" and a status"),
+        ("closed status=200", "must be \"status=\" and a status"),
+        ("closed; proxy_wasm_failure open", "duplicate"),
+    ] {
+        let directive = format!("proxy_wasm_failure {value};");
+        let ended =
+            Nginx::check(&Conf::new().guest("noop").server(&format!("location / {{\n{directive}\n}}")));
+        assert_eq!(ended.status.code(), Some(1), "{value}: {}", ended.stderr);
+        for text in [text, &ended.place(&directive), "proxy_wasm_failure"] {
+            assert!(ended.stderr.contains(text), "{value}: {text:?} is not in {}", ended.stderr);
         }
     }
 }

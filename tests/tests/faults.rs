@@ -19,7 +19,7 @@ fn conf(isolation: &str) -> Conf {
         .workers(1)
         .timeout("callback_timeout 1s;")
         // Filling the default of 64 MiB could take longer than that on a busy machine.
-        .wasm("memory_limit 8m;")
+        .wasm("memory_limit 8m; failure_limit off;")
         .http("http2 on;")
         .server(&format!(
             "proxy_wasm_isolation {isolation}; location / {{ proxy_wasm faults; return 200 fine; }}"

@@ -34,6 +34,9 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
     /// [`StreamError::TooLate`] when the response's headers have left.
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError>;
 
+    /// Forgets the local response that was recorded last: the callback that sent it has failed.
+    fn withdraw_local_response(&self);
+
     /// Asks for what filter number `filter` holds in that direction to go on, once the callback has returned, from an
     /// event of its own ([`Chain::resume`](crate::chain::Chain::resume)). Nothing held: no error.
     ///

@@ -14,10 +14,11 @@ use weir_core::{
     abi::{Status, table},
     chain::{Chain, Direction, Verdict},
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
+    failure::Policy,
     filter::{AbiVersion, Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
     plan::{ChainId, Isolation, Plans, Plugin, Refusal},
-    shard::Shard,
+    shard::{Rules, Shard},
     testing::{Logged, Memory, Request, Worker},
 };
 
@@ -456,6 +457,7 @@ pub(crate) struct Bench {
     pub(crate) shard: Shard<Memory>,
     pub(crate) id: ChainId,
     pub(crate) plans: Arc<Plans<Memory>>,
+    policy: Policy,
     engine: Arc<Engine>,
     ticker: Option<Ticker>,
 }
@@ -472,7 +474,20 @@ impl Bench {
     pub(crate) fn of(plans: Plans<Memory>, id: ChainId) -> Self {
         let (worker, plans) = (Worker::default(), Arc::new(plans));
         let shard = Shard::new(Arc::clone(&plans), worker.clone());
-        Self { worker, shard, id, plans, engine: Arc::clone(engine()), ticker: None }
+        let policy = Policy::default();
+        Self { worker, shard, id, plans, policy, engine: Arc::clone(engine()), ticker: None }
+    }
+
+    /// What becomes of requests whose filters fail.
+    pub(crate) fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What the worker does about filters that misbehave.
+    pub(crate) fn rules(mut self, rules: Rules) -> Self {
+        self.shard = Shard::with_rules(Arc::clone(&self.plans), self.worker.clone(), rules);
+        self
     }
 
     pub(crate) fn rehearse(&self) -> Result<(), Refusal> {
@@ -484,7 +499,7 @@ impl Bench {
     }
 
     pub(crate) fn begin(&self, request: &Request) -> Chain<Memory> {
-        self.shard.begin(self.id, request)
+        self.shard.begin_under(self.policy, self.id, request)
     }
 
     /// Runs a whole request, with bodies, through the chain.

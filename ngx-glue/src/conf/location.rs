@@ -7,12 +7,14 @@ use std::{
 
 use weir_core::{
     chain::Chain,
+    failure::Policy,
     plan::{ChainId, Isolation},
 };
 
 use super::{
     Refusal,
     bodies::{Bodies, Limit},
+    failure,
     main::{Main, filter_name},
     place::Place,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Location {
 struct Draft {
     uses: Option<Uses>,
     isolation: Option<Isolation>,
+    failure: Option<Policy>,
     subrequests: Option<bool>,
     request_body: Option<Limit>,
     response_body: Option<Limit>,
@@ -67,6 +70,7 @@ pub(crate) struct Effective {
     pub(crate) uses: Vec<Rc<Use>>,
     /// Which requests share an instance.
     pub(crate) isolation: Isolation,
+    failure: Policy,
     subrequests: bool,
     bodies: Bodies,
     /// The chain made of `uses`, and the runtime it belongs to.
@@ -95,8 +99,9 @@ impl Location {
     /// The runtime comes from the location itself, not from the current cycle: without a master process, a
     /// connection that was open before a reload keeps the configuration it came with.
     pub(crate) fn begin(&self, stream: &RequestToken) -> Option<Chain<Ngx>> {
-        let (chain, runtime) = self.effective.get()?.chain.get()?;
-        Some(runtime.shard()?.begin(*chain, stream))
+        let effective = self.effective.get()?;
+        let (chain, runtime) = effective.chain.get()?;
+        Some(runtime.shard()?.begin_under(effective.failure, *chain, stream))
     }
 
     /// `proxy_wasm NAME ['configuration'] | off;`
@@ -144,6 +149,12 @@ impl Location {
         }
     }
 
+    /// `proxy_wasm_failure closed | open [status=NUMBER];`
+    pub(crate) fn failure(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        let policy = failure::policy(conf.argument(0), conf.optional(1))?;
+        set_once(&mut location.draft.borrow_mut().failure, policy, failure::NAME)
+    }
+
     /// `proxy_wasm_subrequests on | off;`
     pub(crate) fn subrequests_flag(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         const NAME: &str = "proxy_wasm_subrequests";
@@ -182,6 +193,7 @@ impl Location {
                 Some(Uses::Filters(filters)) => filters.clone(),
             },
             isolation: draft.isolation.unwrap_or(Isolation::Auto),
+            failure: draft.failure.unwrap_or_default(),
             subrequests: draft.subrequests.unwrap_or(false),
             bodies: Bodies {
                 request: draft.request_body.unwrap_or_default(),
@@ -204,6 +216,7 @@ impl Draft {
             self.uses = outer.uses;
         }
         self.isolation = self.isolation.or(outer.isolation);
+        self.failure = self.failure.or(outer.failure);
         self.subrequests = self.subrequests.or(outer.subrequests);
         self.request_body = self.request_body.or(outer.request_body);
         self.response_body = self.response_body.or(outer.response_body);

@@ -9,7 +9,7 @@ use std::{
 
 use weir_core::engine::Settings;
 
-use super::{Refusal, location::Effective, place::Place};
+use super::{Refusal, failure::Draft, location::Effective, place::Place};
 use crate::{
     ngx::{
         conf::{self, Conf},
@@ -44,6 +44,8 @@ pub(crate) struct Block {
     /// Where compiled artefacts are kept, and the directive that says so.
     pub(crate) cache: Option<(CacheChoice, Place)>,
     limits: Limits,
+    /// What is done about filters that misbehave.
+    pub(super) failure: Draft,
 }
 
 /// One `module NAME PATH ['configuration'];`.
@@ -83,7 +85,14 @@ struct Limits {
 
 impl Block {
     fn new(place: Place) -> Self {
-        Self { place, modules: Vec::new(), environment: Vec::new(), cache: None, limits: Limits::default() }
+        Self {
+            place,
+            modules: Vec::new(),
+            environment: Vec::new(),
+            cache: None,
+            limits: Limits::default(),
+            failure: Draft::default(),
+        }
     }
 
     /// What the engine is made with.
@@ -120,7 +129,10 @@ impl Main {
     }
 
     /// Lends the block that is being read.
-    fn with_block(&self, edit: impl FnOnce(&mut Block) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    pub(super) fn with_block(
+        &self,
+        edit: impl FnOnce(&mut Block) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         match self.block.borrow_mut().as_mut() {
             Some(block) => edit(block),
             None => Err(String::from("this directive belongs into the \"wasm\" block").into()),
@@ -244,7 +256,7 @@ impl Main {
 /// Bytes of one page of a guest's memory.
 const WASM_PAGE: usize = 64 << 10;
 
-fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<(), Refusal> {
+pub(super) fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<(), Refusal> {
     if slot.is_some() {
         return Err(Refusal::duplicate(name));
     }
@@ -267,7 +279,7 @@ fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Refusal> {
         .map_err(|_| format!("invalid value in \"{name}\" directive: it must be UTF-8 text").into())
 }
 
-fn number<N: TryFrom<u64>>(name: &str, bytes: &[u8], least: u64, most: u64) -> Result<N, Refusal> {
+pub(super) fn number<N: TryFrom<u64>>(name: &str, bytes: &[u8], least: u64, most: u64) -> Result<N, Refusal> {
     let value = str::from_utf8(bytes).ok().and_then(|text| text.parse::<u64>().ok());
     let value =
         value.filter(|value| (least..=most).contains(value)).and_then(|value| N::try_from(value).ok());
@@ -286,13 +298,13 @@ pub(super) fn human(bytes: usize) -> String {
     unit.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
-fn time(name: &str, bytes: &[u8]) -> Result<Duration, Refusal> {
+pub(super) fn time(name: &str, bytes: &[u8]) -> Result<Duration, Refusal> {
     let value = conf::milliseconds(bytes).filter(|value| (1..=3_600_000).contains(value));
     let value = value.map(Duration::from_millis);
     value.ok_or_else(|| invalid(name, bytes, "a time from 1ms to 1h, like \"50ms\""))
 }
 
-fn invalid(name: &str, bytes: &[u8], expected: &str) -> Refusal {
+pub(super) fn invalid(name: &str, bytes: &[u8], expected: &str) -> Refusal {
     let given = String::from_utf8_lossy(bytes);
     Refusal::Sentence(format!("invalid value \"{given}\" in \"{name}\" directive: it must be {expected}"))
 }

@@ -97,6 +97,12 @@ impl StreamHost for RequestToken {
         self.io().ok_or(StreamError::Gone)?.answer(response)
     }
 
+    fn withdraw_local_response(&self) {
+        if let Some(io) = self.io() {
+            io.withdraw_local();
+        }
+    }
+
     fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
         io.ask_to_resume(Direction::of(stream).ok_or(NO_SUCH_STREAM)?, filter);

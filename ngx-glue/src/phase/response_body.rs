@@ -133,7 +133,7 @@ pub(super) fn advance(
         }
         verdict => {
             stream.io.lane(Direction::Response).discard();
-            let local = response_headers::replacement_for(stream, verdict);
+            let local = response_headers::replacement_for(stream, request, verdict);
             response_headers::as_body_filter(response_headers::show(stream, request, local))
         }
     }

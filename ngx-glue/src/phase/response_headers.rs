@@ -13,7 +13,11 @@ use crate::{
         headers_out::HeadersOut,
         request::Request,
     },
-    stream::{Headers, Sending, Stream, io::Access, local::Local},
+    stream::{
+        Headers, Sending, Stream,
+        io::Access,
+        local::{Local, decimal},
+    },
 };
 
 /// The header filter.
@@ -42,7 +46,7 @@ pub(crate) fn run(request: Request<'_>) -> isize {
         Some(local) => Some(local),
         None if is_new && request.has_begun() => match request_headers_late(stream, request) {
             Verdict::Closed => return ERROR,
-            verdict => replacement_for(stream, verdict),
+            verdict => replacement_for(stream, request, verdict),
         },
         None => None,
     };
@@ -50,12 +54,17 @@ pub(crate) fn run(request: Request<'_>) -> isize {
 }
 
 /// The response that a verdict puts in the place of nginx's, if it does. That of [`Verdict::Closed`] is none.
-pub(super) fn replacement_for<'s>(stream: &'s Stream, verdict: Verdict) -> Option<Local<'s>> {
+pub(super) fn replacement_for<'s>(
+    stream: &'s Stream,
+    request: Request<'s>,
+    verdict: Verdict,
+) -> Option<Local<'s>> {
+    let failure = |status| Local::failure(request, status);
     match verdict {
         Verdict::Continue | Verdict::Pause | Verdict::Closed => None,
-        Verdict::LocalResponse => Some(stream.io.take_local().unwrap_or_else(|| Local::failure(500))),
-        Verdict::TooLarge => Some(Local::failure(502)),
-        Verdict::Failed { status } => Some(Local::failure(status)),
+        Verdict::LocalResponse => Some(stream.io.take_local().unwrap_or_else(|| failure(500))),
+        Verdict::TooLarge => Some(failure(502)),
+        Verdict::Failed { status } => Some(failure(status)),
     }
 }
 
@@ -74,6 +83,7 @@ pub(super) fn show<'s>(
             }
             replaced = Some(local);
         }
+        say_when_to_retry(stream, request);
         stream.progress().had_length.set(HeadersOut::of(request).content_length().is_some());
         stream.io.set_response_access(Access::Edit);
         let end_of_stream = !has_body(stream, request);
@@ -85,7 +95,7 @@ pub(super) fn show<'s>(
         // Called again, it goes on with the filters that have not seen the headers.
         match stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream)) {
             Verdict::Closed => return ERROR,
-            verdict => match replacement_for(stream, verdict) {
+            verdict => match replacement_for(stream, request, verdict) {
                 Some(local) => replacement = Some(local),
                 None => break verdict,
             },
@@ -97,6 +107,17 @@ pub(super) fn show<'s>(
     match replaced {
         Some(local) if sent != ERROR => send_body(stream, request, local),
         _ => sent,
+    }
+}
+
+/// An error that tells of a failed filter also tells after how many seconds to ask again, where that is known.
+fn say_when_to_retry(stream: &Stream, request: Request<'_>) {
+    let out = HeadersOut::of(request);
+    if out.status() >= 400
+        && let Some(seconds) = stream.retry_after()
+    {
+        // Without memory for it the error goes out as it is.
+        let _ = out.replace(b"retry-after", decimal(seconds, &mut [0; 10]));
     }
 }
 

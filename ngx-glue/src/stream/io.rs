@@ -182,6 +182,12 @@ impl StreamIo {
         Ok(())
     }
 
+    /// Forgets the local response that was recorded: the callback that sent it has failed.
+    pub(crate) fn withdraw_local(&self) {
+        self.local.set(None);
+        self.details.set(&[]);
+    }
+
     /// Takes the local response that was recorded.
     pub(crate) fn take_local(&self) -> Option<Local<'_>> {
         self.local.take()

@@ -52,22 +52,22 @@ impl<'a> Local<'a> {
         (!lost).then_some(local)
     }
 
-    /// The page for a request whose filter has failed.
-    pub(crate) const fn failure(status: u16) -> Self {
-        let body: &[u8] = match status {
-            503 => {
-                b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n\
-                  <body>\r\n<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
-            }
-            502 => {
-                b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n\
-                  <body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
-            }
-            _ => {
-                b"<html>\r\n<head><title>500 Internal Server Error</title></head>\r\n\
-                  <body>\r\n<center><h1>500 Internal Server Error</h1></center>\r\n</body>\r\n</html>\r\n"
-            }
+    /// The page for a request whose filter has failed, like nginx's own; empty without memory.
+    pub(crate) fn failure(request: Request<'a>, status: u16) -> Self {
+        let reason = match status {
+            403 => " Forbidden",
+            429 => " Too Many Requests",
+            500 => " Internal Server Error",
+            502 => " Bad Gateway",
+            503 => " Service Temporarily Unavailable",
+            504 => " Gateway Time-out",
+            _ => "",
         };
+        let page = format!(
+            "<html>\r\n<head><title>{status}{reason}</title></head>\r\n\
+             <body>\r\n<center><h1>{status}{reason}</h1></center>\r\n</body>\r\n</html>\r\n"
+        );
+        let body: &[u8] = request.keep(page.as_bytes()).unwrap_or_default();
         Self { status, headers: &[], content_type: Some(b"text/html"), grpc_status: None, body, details: b"" }
     }
 
@@ -145,7 +145,7 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// `number` in decimal digits.
-fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
+pub(crate) fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;

@@ -1,0 +1,161 @@
+//! What becomes of a request whose filter fails: who is told, who is skipped, and what goes on without it.
+
+use std::time::Duration;
+
+use super::{Chain, NO_LEASE, Verdict, flow::Direction};
+use crate::{
+    abi::types::LogLevel,
+    context::ContextId,
+    failure::{Cause, Failure},
+    host::{Host, LogLine, LogSink, RootHost, Speaker, StreamHost},
+};
+
+impl<H: Host> Chain<H> {
+    /// Filter number `at` has failed: logs that, and takes it and all who share its instance out of the request. Where
+    /// the policy is to go on, what they hold is let go, each in an event of its own.
+    pub(super) fn report(&mut self, at: usize, failure: &Failure) {
+        let Some(step) = self.steps.get(at) else { return };
+        let (lease, trial) = (step.lease, step.trial);
+        // A suspended filter has been reported when it was suspended.
+        if !matches!(failure.cause, Cause::Suspended(_)) {
+            self.say(at, LogLevel::Error, &failure.to_string());
+        }
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            step.failed |= index == at || (lease != NO_LEASE && step.lease == lease);
+        }
+        if failure.cause.is_own() {
+            self.wake_orphans(lease);
+            self.charge(at, trial);
+        }
+        match self.policy.status(&failure.cause) {
+            Some(status) => {
+                self.failed.get_or_insert(status);
+                self.retry_after = self.retry_after.or(failure.cause.retry_after());
+            }
+            None if self.finished => {}
+            None => self.let_go(),
+        }
+    }
+
+    /// Counts a failure of filter number `at`, which may suspend it.
+    fn charge(&self, at: usize, trial: bool) {
+        let Some(group) = self.group(at) else { return };
+        let suspensions = &self.shard.suspensions;
+        let Some(time) = suspensions.fail(group, trial, self.shard.root.monotonic_ns()) else { return };
+        let why = if trial {
+            "it has failed again".to_owned()
+        } else {
+            let budget = suspensions.budget();
+            format!("{} failures within {}", budget.failures, Seconds(budget.window))
+        };
+        self.say(at, LogLevel::Error, &format!("suspended for {}: {why}", Seconds(time)));
+    }
+
+    /// The request is over: filters that have run on trial and have not failed are well again.
+    pub(super) fn end_trials(&self) {
+        for (at, _) in self.steps.iter().enumerate().filter(|(_, step)| step.trial && !step.failed) {
+            if self.group(at).is_some_and(|group| self.shard.suspensions.succeed(group)) {
+                self.say(at, LogLevel::Warn, "runs again after its suspension");
+            }
+        }
+    }
+
+    /// The requests that live in the instance of `lease` too, which has failed, learn that when they are resumed.
+    fn wake_orphans(&self, lease: usize) {
+        let is_ours = |id: ContextId| self.steps.iter().any(|step| step.context == id);
+        if let Some(lease) = self.leases.get(lease) {
+            lease.each_stream(|id, host, filter| {
+                if !is_ours(id) {
+                    wake::<H>(host, filter);
+                }
+            });
+        }
+    }
+
+    /// Lets go what filters hold that have failed.
+    fn let_go(&self) {
+        for direction in [Direction::Request, Direction::Response] {
+            for at in (0..self.steps.len()).filter(|at| self.steps[*at].failed) {
+                if self.holds(direction, at) {
+                    // A stream that is gone holds nothing.
+                    let _ = self.stream.resume(direction.stream(), at);
+                }
+            }
+        }
+    }
+
+    /// Whether filter number `at` holds something of that direction.
+    fn holds(&self, direction: Direction, at: usize) -> bool {
+        let flow = self.flow(direction);
+        let seen = direction.turn(at, self.steps.len()) + 1;
+        self.steps.get(at).is_some_and(|step| step.held[direction as usize].body)
+            || (flow.headers_held && flow.headers_seen == seen)
+            || (flow.trailers_held && flow.trailers_seen == seen)
+    }
+
+    /// Filter number `at` is resumed. If it holds something, but its instance has failed in another request, then it
+    /// has failed here, too: the verdict, where that is not to go on.
+    pub(super) fn fail_orphan(&mut self, direction: Direction, at: usize) -> Option<Verdict> {
+        let step = self.steps.get(at).filter(|step| !step.failed)?;
+        let lost = self.leases.get(step.lease).is_some_and(crate::pool::Lease::has_failed);
+        if !lost || !self.holds(direction, at) {
+            return None;
+        }
+        let (callback, ..) = direction.callbacks();
+        self.report(at, &Failure::new(callback, Cause::Orphaned));
+        self.failed.map(|status| Verdict::Failed { status })
+    }
+
+    /// A fault of ours has ended a call of this chain's: no filter is called any more, and the verdict is what the
+    /// policy makes of a failure. The proxy has logged what happened.
+    pub fn abandon(&mut self) -> Verdict {
+        for step in &mut self.steps {
+            step.failed = true;
+        }
+        for lease in 0..self.leases.len() {
+            if self.leases[lease].has_failed() {
+                self.wake_orphans(lease);
+            }
+        }
+        self.stream.withdraw_local_response();
+        match self.policy.status(&Cause::Host("a fault of the host")) {
+            Some(status) => Verdict::Failed { status: *self.failed.get_or_insert(status) },
+            None => {
+                self.let_go();
+                Verdict::Continue
+            }
+        }
+    }
+
+    /// The group of filter number `at`.
+    fn group(&self, at: usize) -> Option<usize> {
+        let step = self.shard.pool.plans().chain(self.id)?.steps.get(at)?;
+        Some(step.group)
+    }
+
+    /// Logs a line of ours about filter number `at`.
+    fn say(&self, at: usize, level: LogLevel, message: &str) {
+        let plans = self.shard.pool.plans();
+        let group = self.group(at).and_then(|group| plans.groups().get(group));
+        let name = group.map_or("?", |group| &group.filter.spec().name);
+        let line = LogLine { level, filter: name, speaker: Speaker::Weir, message: message.as_bytes() };
+        self.stream.log(line);
+    }
+}
+
+/// Lets a proxy look at what filter number `filter` of a request holds.
+fn wake<H: Host>(host: &H::Stream, filter: usize) {
+    for direction in [Direction::Request, Direction::Response] {
+        // A stream that is gone holds nothing.
+        let _ = host.resume(direction.stream(), filter);
+    }
+}
+
+/// A time as the log has it.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} s", self.0.as_secs_f64())
+    }
+}
