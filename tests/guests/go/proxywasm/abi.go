@@ -64,6 +64,15 @@ const (
 	ResponseTrailers Map = 3
 )
 
+// Stream names a direction of a request.
+type Stream uint32
+
+// The directions of HTTP.
+const (
+	HTTPRequest  Stream = 0
+	HTTPResponse Stream = 1
+)
+
 //go:wasmimport env proxy_log
 func proxyLog(level LogLevel, message *byte, size uint32) Status
 
@@ -75,6 +84,37 @@ func proxyGetHeaderMapValue(m Map, name *byte, nameSize uint32, data unsafe.Poin
 
 //go:wasmimport env proxy_add_header_map_value
 func proxyAddHeaderMapValue(m Map, name *byte, nameSize uint32, value *byte, valueSize uint32) Status
+
+//go:wasmimport env proxy_replace_header_map_value
+func proxyReplaceHeaderMapValue(m Map, name *byte, nameSize uint32, value *byte, valueSize uint32) Status
+
+//go:wasmimport env proxy_remove_header_map_value
+func proxyRemoveHeaderMapValue(m Map, name *byte, nameSize uint32) Status
+
+//go:wasmimport env proxy_get_header_map_pairs
+func proxyGetHeaderMapPairs(m Map, data unsafe.Pointer, size *uint32) Status
+
+//go:wasmimport env proxy_set_buffer_bytes
+func proxySetBufferBytes(buffer Buffer, start, size uint32, data *byte, dataSize uint32) Status
+
+//go:wasmimport env proxy_send_local_response
+func proxySendLocalResponse(status uint32, details *byte, detailsSize uint32, body *byte, bodySize uint32,
+	headers *byte, headersSize uint32, grpcStatus int32) Status
+
+//go:wasmimport env proxy_get_property
+func proxyGetProperty(path *byte, pathSize uint32, data unsafe.Pointer, size *uint32) Status
+
+//go:wasmimport env proxy_set_property
+func proxySetProperty(path *byte, pathSize uint32, value *byte, valueSize uint32) Status
+
+//go:wasmimport env proxy_continue_stream
+func proxyContinueStream(stream Stream) Status
+
+//go:wasmimport env proxy_set_effective_context
+func proxySetEffectiveContext(context uint32) Status
+
+//go:wasmimport env proxy_done
+func proxyDone() Status
 
 // allocated keeps what the host writes into from being collected, until the guest takes it. The keys are addresses.
 var allocated = map[uint32][]byte{}
@@ -121,4 +161,64 @@ func GetHeader(m Map, name string) (string, bool) {
 // AddHeader adds a header, whether or not there is one of that name.
 func AddHeader(m Map, name, value string) Status {
 	return proxyAddHeaderMapValue(m, unsafe.StringData(name), uint32(len(name)), unsafe.StringData(value), uint32(len(value)))
+}
+
+// ReplaceHeader sets a header, whether or not there is one of that name.
+func ReplaceHeader(m Map, name, value string) Status {
+	return proxyReplaceHeaderMapValue(m, unsafe.StringData(name), uint32(len(name)), unsafe.StringData(value), uint32(len(value)))
+}
+
+// RemoveHeader removes every header of that name.
+func RemoveHeader(m Map, name string) Status {
+	return proxyRemoveHeaderMapValue(m, unsafe.StringData(name), uint32(len(name)))
+}
+
+// GetHeaders reads every header, in order.
+func GetHeaders(m Map) []Pair {
+	var address, size uint32
+	if proxyGetHeaderMapPairs(m, unsafe.Pointer(&address), &size) != StatusOK {
+		return nil
+	}
+	return parsePairs(take(address, size))
+}
+
+// SetBuffer replaces size bytes of a buffer from start on.
+func SetBuffer(buffer Buffer, start, size uint32, bytes string) Status {
+	return proxySetBufferBytes(buffer, start, size, unsafe.StringData(bytes), uint32(len(bytes)))
+}
+
+// Respond answers the request.
+func Respond(status uint32, details string, headers []Pair, body string) Status {
+	list := serialize(headers)
+	return proxySendLocalResponse(status, unsafe.StringData(details), uint32(len(details)), unsafe.StringData(body),
+		uint32(len(body)), unsafe.StringData(list), uint32(len(list)), -1)
+}
+
+// GetProperty reads a property; false if there is none. The segments of its path are separated by dots or NULs.
+func GetProperty(path string) (string, bool) {
+	var address, size uint32
+	if proxyGetProperty(unsafe.StringData(path), uint32(len(path)), unsafe.Pointer(&address), &size) != StatusOK {
+		return "", false
+	}
+	return take(address, size), true
+}
+
+// SetProperty sets a property.
+func SetProperty(path, value string) Status {
+	return proxySetProperty(unsafe.StringData(path), uint32(len(path)), unsafe.StringData(value), uint32(len(value)))
+}
+
+// Continue lets a stream go on that is held.
+func Continue(stream Stream) Status {
+	return proxyContinueStream(stream)
+}
+
+// SetEffectiveContext chooses the context that the functions here are about.
+func SetEffectiveContext(context uint32) Status {
+	return proxySetEffectiveContext(context)
+}
+
+// Done completes a context whose OnDone has answered false.
+func Done() Status {
+	return proxyDone()
 }

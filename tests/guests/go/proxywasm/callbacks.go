@@ -6,7 +6,9 @@ var (
 	OnVMStart         func(size int) bool
 	OnConfigure       func(context uint32, size int) bool
 	OnRequestHeaders  func(context uint32, count int, endOfStream bool) Action
+	OnRequestBody     func(context uint32, size int, endOfStream bool) Action
 	OnResponseHeaders func(context uint32, count int, endOfStream bool) Action
+	OnResponseBody    func(context uint32, size int, endOfStream bool) Action
 	OnDone            func(context uint32) bool
 	OnLog             func(context uint32)
 	OnDelete          func(context uint32)
@@ -34,18 +36,22 @@ func proxyOnConfigure(context, size uint32) uint32 {
 
 //go:wasmexport proxy_on_request_headers
 func proxyOnRequestHeaders(context, count, endOfStream uint32) uint32 {
-	if OnRequestHeaders == nil {
-		return uint32(ActionContinue)
-	}
-	return uint32(OnRequestHeaders(context, int(count), endOfStream != 0))
+	return stream(OnRequestHeaders, context, count, endOfStream)
+}
+
+//go:wasmexport proxy_on_request_body
+func proxyOnRequestBody(context, size, endOfStream uint32) uint32 {
+	return stream(OnRequestBody, context, size, endOfStream)
 }
 
 //go:wasmexport proxy_on_response_headers
 func proxyOnResponseHeaders(context, count, endOfStream uint32) uint32 {
-	if OnResponseHeaders == nil {
-		return uint32(ActionContinue)
-	}
-	return uint32(OnResponseHeaders(context, int(count), endOfStream != 0))
+	return stream(OnResponseHeaders, context, count, endOfStream)
+}
+
+//go:wasmexport proxy_on_response_body
+func proxyOnResponseBody(context, size, endOfStream uint32) uint32 {
+	return stream(OnResponseBody, context, size, endOfStream)
 }
 
 //go:wasmexport proxy_on_done
@@ -72,4 +78,11 @@ func boolean(value bool) uint32 {
 		return 1
 	}
 	return 0
+}
+
+func stream(callback func(uint32, int, bool) Action, context, size, endOfStream uint32) uint32 {
+	if callback == nil {
+		return uint32(ActionContinue)
+	}
+	return uint32(callback(context, int(size), endOfStream != 0))
 }

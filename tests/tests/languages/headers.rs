@@ -1,4 +1,4 @@
-//! Filters made with other SDKs and languages than Rust load, get their callbacks, and change both directions.
+//! Guests that add headers and log each callback: they load, are called, and change both directions.
 
 use weir_tests::{Conf, Nginx, Origin, Reply, Request};
 
