@@ -20,6 +20,7 @@ mod log;
 mod maps;
 pub(crate) mod memory;
 mod stream;
+mod timers;
 
 pub use status::Status;
 use status::{Hostcall, answer};
@@ -162,7 +163,7 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         full All proxy_log(level: i32, data: i32, size: i32) log.log "lines are cut at 16 KiB";
         full Since021 proxy_get_log_level(return_level: i32) log.get_log_level "";
         full All proxy_get_current_time_nanoseconds(return_time: i32) clock.get_current_time "";
-        missing All proxy_set_tick_period_milliseconds(period: i32) - "timers of root contexts";
+        full All proxy_set_tick_period_milliseconds(period: i32) timers.set_tick_period "0 ends the ticks";
         full All proxy_set_effective_context(context: i32) lifecycle.set_effective_context "";
         full All proxy_done() lifecycle.done "";
         full Only010 proxy_get_configuration(return_data: i32, return_size: i32) lifecycle.get_configuration "";

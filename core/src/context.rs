@@ -56,6 +56,14 @@ pub(crate) struct StreamContext<S> {
     pub(crate) life: Life,
 }
 
+/// One root context.
+#[derive(Debug)]
+struct Root<P> {
+    plugin: P,
+    /// Milliseconds between two ticks; 0 for none.
+    tick: u32,
+}
+
 /// Ids are made here and unique, so they need no hashing.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct IdHasher(u64);
@@ -78,7 +86,7 @@ impl Hasher for IdHasher {
 /// The contexts of one instance. `P` is what a directive is known by, `S` a handle of a request.
 #[derive(Debug)]
 pub(crate) struct Contexts<S, P> {
-    roots: Vec<P>,
+    roots: Vec<Root<P>>,
     streams: HashMap<u32, StreamContext<S>, BuildHasherDefault<IdHasher>>,
     next: u32,
     effective: ContextId,
@@ -102,7 +110,7 @@ impl<S, P> Contexts<S, P> {
 
     /// A new root context for `plugin`. Roots are made before any stream.
     pub(crate) fn add_root(&mut self, plugin: P) -> ContextId {
-        self.roots.push(plugin);
+        self.roots.push(Root { plugin, tick: 0 });
         self.next = self.first_stream();
         Self::root_id(self.roots.len() - 1)
     }
@@ -136,7 +144,39 @@ impl<S, P> Contexts<S, P> {
     }
 
     pub(crate) fn root(&self, id: ContextId) -> Option<&P> {
-        self.roots.get(usize::try_from(id.0).ok()?.checked_sub(1)?)
+        Some(&self.roots.get(Self::root_index(id)?)?.plugin)
+    }
+
+    fn root_index(id: ContextId) -> Option<usize> {
+        usize::try_from(id.0).ok()?.checked_sub(1)
+    }
+
+    /// How many root contexts there are.
+    pub(crate) fn roots(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Number, counted from 0, of the effective context's root context.
+    pub(crate) fn effective_root(&self) -> Option<usize> {
+        let root = self.stream(self.effective).map_or(self.effective, |stream| stream.root);
+        Self::root_index(root).filter(|index| *index < self.roots.len())
+    }
+
+    /// Milliseconds between two ticks of root context number `index`; 0 for none.
+    pub(crate) fn tick(&self, index: usize) -> u32 {
+        self.roots.get(index).map_or(0, |root| root.tick)
+    }
+
+    /// Sets that.
+    pub(crate) fn set_tick(&mut self, index: usize, period: u32) {
+        if let Some(root) = self.roots.get_mut(index) {
+            root.tick = period;
+        }
+    }
+
+    /// Whether root context number `index` waits for something that comes later, outside any request.
+    pub(crate) fn root_lasts(&self, index: usize) -> bool {
+        self.tick(index) > 0
     }
 
     pub(crate) fn stream(&self, id: ContextId) -> Option<&StreamContext<S>> {

@@ -16,7 +16,7 @@ pub mod cache;
 pub mod config;
 pub mod limits;
 
-pub use config::Settings;
+pub use config::{Settings, Tracking};
 
 /// The engine could not be made with these settings.
 #[derive(Debug, thiserror::Error)]

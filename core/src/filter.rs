@@ -26,13 +26,14 @@ use crate::{
 
 pub mod exports;
 pub mod inspect;
-pub mod instrument;
+pub(crate) mod instrument;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;
 
 use abi::types::LogLevel;
 use exports::Exports;
+use instrument::Segment;
 
 /// What the configuration says of a module (`module NAME PATH 'configuration';`).
 #[derive(Debug, Clone)]
@@ -88,7 +89,9 @@ pub struct Filter<H: Host> {
     exports: Exports,
     abi_version: AbiVersion,
     panics_on_status: bool,
-    reset_obstacle: Option<&'static str>,
+    /// What has to be put into the memory of a new instance.
+    segments: Vec<Segment>,
+    obstacle: Option<&'static str>,
 }
 
 impl<H: Host> Filter<H> {
@@ -132,13 +135,7 @@ impl<H: Host> Filter<H> {
             .linker
             .instantiate_pre(module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
-        let reset_obstacle = instrumented.obstacle;
-        match reset_obstacle {
-            None => say(LogLevel::Info, "instances are kept and reset in place after each request".into()),
-            Some(obstacle) => {
-                say(LogLevel::Info, format!("each request gets a new instance, since {obstacle}"));
-            }
-        }
+        let (segments, obstacle) = (instrumented.segments, instrumented.obstacle);
         let panics_on_status = inspect::panics_on_status(&wasm);
         let engine = Arc::clone(engine);
         Ok(Arc::new(Self {
@@ -149,7 +146,8 @@ impl<H: Host> Filter<H> {
             exports,
             abi_version,
             panics_on_status,
-            reset_obstacle,
+            segments,
+            obstacle,
         }))
     }
 
@@ -171,10 +169,10 @@ impl<H: Host> Filter<H> {
         self.exports.get(callback).is_some()
     }
 
-    /// Why its instances cannot be put back in place to what they were after configuration; `None` when they can.
+    /// Why its instances cannot begin from a snapshot, nor be put back to one; `None` when they can.
     #[must_use]
-    pub fn reset_obstacle(&self) -> Option<&'static str> {
-        self.reset_obstacle
+    pub fn obstacle(&self) -> Option<&'static str> {
+        self.obstacle
     }
 
     /// Whether a status that its SDK does not expect would make it panic: then a refused edit answers OK, with a
@@ -186,6 +184,10 @@ impl<H: Host> Filter<H> {
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     pub(crate) fn resolved(&self) -> &Exports {

@@ -10,7 +10,7 @@ pub mod root;
 pub mod stream;
 pub mod views;
 
-pub use root::RootHost;
+pub use root::{RootHost, RootId};
 pub use stream::{Attribute, LocalResponse, StreamError, StreamHost, Value};
 pub use views::{Bodies, BufferError, Buffers, Hold, MapError, Maps};
 

@@ -1,29 +1,34 @@
 //! What the configuration asks for, worked out in the master: filter chains, and which contexts share an instance.
 //!
-//! A [`Plugin`] is one `proxy_wasm` directive; a chain is the list that a location ends up with; a group is a set of
-//! directives whose root contexts live in one instance, as the isolation mode says:
+//! A [`Plugin`] is one `proxy_wasm` directive; a chain is the list that a location ends up with; a group
+//! ([`group`]) is a set of directives whose root contexts live in one instance, as the isolation mode says:
 //!
 //! | isolation | a group is | its instances |
 //! |---|---|---|
 //! | `none` | every directive of a module that says so | one for each worker |
 //! | `stream` | the directives of a module within one chain | one for each request |
 //! | `filter` | one directive | one for each request |
-//! | `auto` | as `stream` | as `stream` |
+//! | `auto` | as `stream`, or as `none` where the directive's root context lives on after its configuration | |
+
+pub(crate) mod group;
 
 use std::sync::Arc;
 
 use crate::{
+    abi::types::LogLevel,
     engine::Engine,
     failure::{Cause, Failure},
     filter::{Callback, Filter},
-    host::Host,
-    instance::Instance,
+    host::{Host, LogLine, LogSink, Speaker},
+    pool::image::Images,
 };
+
+use group::Group;
 
 /// Which requests may share an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Isolation {
-    /// Weir chooses: as `stream`.
+    /// Weir chooses: as `stream`, unless the root context lives on after its configuration; then as `none`.
     #[default]
     Auto,
     /// All requests of a worker.
@@ -45,6 +50,9 @@ pub struct Plugin<H: Host> {
     pub root_id: String,
     /// Which requests may share an instance of it.
     pub isolation: Isolation,
+    /// Whether instances may begin where one was that has been configured in the master; otherwise each is configured
+    /// by itself, and serves one request.
+    pub snapshot: bool,
     /// Where the directive stands, `FILE:LINE`.
     pub place: String,
 }
@@ -52,15 +60,6 @@ pub struct Plugin<H: Host> {
 /// Number of a filter chain in its [`Plans`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChainId(usize);
-
-/// Directives whose root contexts live in one instance.
-#[derive(Debug)]
-pub(crate) struct Group<H: Host> {
-    pub(crate) filter: Arc<Filter<H>>,
-    pub(crate) plugins: Vec<Arc<Plugin<H>>>,
-    /// One instance for the worker, not one for each request.
-    pub(crate) shared: bool,
-}
 
 /// One filter of a chain: which group's instance, which root context in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +99,8 @@ pub struct Refusal {
 pub struct Plans<H: Host> {
     groups: Vec<Group<H>>,
     chains: Vec<ChainPlan<H>>,
+    /// Directives that have no isolation of their own, and whose root contexts live on.
+    lasting: Vec<Arc<Plugin<H>>>,
 }
 
 impl<H: Host> Default for Plans<H> {
@@ -112,7 +113,7 @@ impl<H: Host> Plans<H> {
     /// No chains yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { groups: Vec::new(), chains: Vec::new() }
+        Self { groups: Vec::new(), chains: Vec::new(), lasting: Vec::new() }
     }
 
     /// Adds the chain of `plugins`, in request order. The same directives (an inherited list) give the same chain.
@@ -129,28 +130,46 @@ impl<H: Host> Plans<H> {
         ChainId(self.chains.len() - 1)
     }
 
+    /// Whether `plugin` has been seen to live on, and Weir decides its isolation.
+    fn lasts(&self, plugin: &Arc<Plugin<H>>) -> bool {
+        self.lasting.iter().any(|lasting| Arc::ptr_eq(lasting, plugin))
+    }
+
+    /// The isolation of `plugin`, with `auto` decided.
+    fn isolation(&self, plugin: &Arc<Plugin<H>>) -> Isolation {
+        match plugin.isolation {
+            Isolation::Auto if self.lasts(plugin) => Isolation::None,
+            Isolation::Auto => Isolation::Stream,
+            isolation => isolation,
+        }
+    }
+
     /// The group that `plugin` of the chain `all` belongs to, made if need be.
     fn step(&mut self, plugin: &Arc<Plugin<H>>, all: &[Arc<Plugin<H>>]) -> StepPlan {
         let filter = &plugin.filter;
-        let shared = plugin.isolation == Isolation::None;
-        let members: Vec<_> = match plugin.isolation {
-            Isolation::None | Isolation::Filter => vec![Arc::clone(plugin)],
-            Isolation::Auto | Isolation::Stream => all
-                .iter()
-                .filter(|other| {
-                    Arc::ptr_eq(&other.filter, filter)
-                        && matches!(other.isolation, Isolation::Auto | Isolation::Stream)
-                })
-                .cloned()
-                .collect(),
+        let isolation = self.isolation(plugin);
+        let shared = isolation == Isolation::None;
+        let members: Vec<_> = if isolation == Isolation::Stream {
+            let is_member = |other: &&Arc<Plugin<H>>| {
+                Arc::ptr_eq(&other.filter, filter)
+                    && other.snapshot == plugin.snapshot
+                    && self.isolation(other) == Isolation::Stream
+            };
+            all.iter().filter(is_member).cloned().collect()
+        } else {
+            vec![Arc::clone(plugin)]
         };
         let found = self.groups.iter().position(|group| {
             group.shared == shared
                 && Arc::ptr_eq(&group.filter, filter)
-                && (shared || same(&group.plugins, &members))
+                && if shared {
+                    group.plugins.iter().all(|other| other.snapshot == plugin.snapshot)
+                } else {
+                    same(&group.plugins, &members)
+                }
         });
         let at = found.unwrap_or_else(|| {
-            self.groups.push(Group { filter: Arc::clone(filter), plugins: members, shared });
+            self.groups.push(Group::new(Arc::clone(filter), members, shared));
             self.groups.len() - 1
         });
         let plugins = &mut self.groups[at].plugins;
@@ -161,32 +180,98 @@ impl<H: Host> Plans<H> {
         StepPlan { group: at, root }
     }
 
-    /// Starts and configures an instance of every group once, so that a filter that refuses its configuration is
-    /// found out before any worker exists.
+    /// Starts and configures an instance of every group once. What it is like then is what the group's instances begin
+    /// with, in all workers; a filter that refuses its configuration is found out before any worker exists.
     ///
     /// Epochs pass meanwhile, so a filter that never returns is stopped; the thread that makes them pass has ended
     /// when this returns, since the caller forks.
     ///
     /// # Errors
     /// The first [`Refusal`].
-    pub fn rehearse(&self, engine: &Engine, root: &H::Root) -> Result<(), Refusal> {
-        if self.groups.is_empty() {
-            return Ok(());
+    pub fn rehearse(&mut self, engine: &Engine, root: &H::Root) -> Result<(), Refusal> {
+        let Some(first) = self.groups.first() else { return Ok(()) };
+        let refusal = |group: &Group<H>, (index, reason): (Option<usize>, Failure)| {
+            let filter = group.filter.spec().name.clone();
+            let plugin = group.plugins.get(index.unwrap_or(0));
+            let place = plugin.map(|plugin| plugin.place.clone()).unwrap_or_default();
+            Refusal { filter, place, reason }
+        };
+        let system = |error: std::io::Error| {
+            let cause = Cause::Unavailable(error.into());
+            refusal(first, (None, Failure::new(Callback::Initialize, cause)))
+        };
+        let mut images = Images::new().map_err(system)?;
+        let ticker = engine.ticker().map_err(system)?;
+        loop {
+            let mut lasting = Vec::new();
+            for group in &self.groups {
+                if group.shared && group.plugins.iter().all(|plugin| self.lasts(plugin)) {
+                    // Seen already, and configured again in each worker.
+                    group.leave_to_workers();
+                    continue;
+                }
+                let start = group.rehearse(root, &mut images).map_err(|failure| refusal(group, failure))?;
+                let decides = |plugin: &&Arc<Plugin<H>>| plugin.isolation == Isolation::Auto && !group.shared;
+                lasting.extend(start.lasting(&group.plugins).filter(decides).cloned());
+            }
+            if lasting.is_empty() {
+                break;
+            }
+            self.lasting.extend(lasting);
+            self.regroup();
         }
-        let _ticker = engine.ticker().map_err(|error| Refusal {
-            filter: self.groups.first().map(|group| group.filter.spec().name.clone()).unwrap_or_default(),
-            place: String::new(),
-            reason: Failure::new(Callback::Initialize, Cause::Unavailable(error.into())),
-        })?;
-        for group in &self.groups {
-            if let Err((index, reason)) = Instance::new(&group.filter, &group.plugins, root) {
-                let filter = group.filter.spec().name.clone();
-                let plugin = group.plugins.get(index.unwrap_or(0));
-                let place = plugin.map(|plugin| plugin.place.clone()).unwrap_or_default();
-                return Err(Refusal { filter, place, reason });
+        images.seal();
+        drop(ticker);
+        self.say(root);
+        Ok(())
+    }
+
+    /// Works the groups out again. Those that stay as they were keep what they start with.
+    fn regroup(&mut self) {
+        let before = std::mem::take(&mut self.groups);
+        for chain in std::mem::take(&mut self.chains) {
+            self.add_chain(chain.plugins);
+        }
+        for group in before {
+            let again = self.groups.iter_mut().find(|other| {
+                other.shared == group.shared
+                    && Arc::ptr_eq(&other.filter, &group.filter)
+                    && same(&other.plugins, &group.plugins)
+            });
+            if let Some(again) = again {
+                again.start = group.start;
             }
         }
-        Ok(())
+    }
+
+    /// Logs what was decided of each group.
+    fn say(&self, root: &H::Root) {
+        for group in &self.groups {
+            let Some(start) = group.start.get() else { continue };
+            let places: Vec<_> = group.plugins.iter().map(|plugin| plugin.place.as_str()).collect();
+            let say = |level, message: String| {
+                let filter = &group.filter.spec().name;
+                root.log(LogLine { level, filter, speaker: Speaker::Weir, message: message.as_bytes() });
+            };
+            say(LogLevel::Info, format!("{}, used in {}", start.describe(group), places.join(", ")));
+            if start.drew_random() && start.is_snapshot() {
+                let advice = "it drew random numbers while it was configured, which all its instances share until the \
+                              next reload: if numbers that must differ between requests come from them, set \
+                              \"proxy_wasm_snapshot off\"";
+                say(LogLevel::Info, advice.into());
+            }
+        }
+    }
+
+    /// The same chains, of which nothing has been rehearsed.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn unrehearsed(&self) -> Self {
+        let mut plans = Self::new();
+        for chain in &self.chains {
+            plans.add_chain(chain.plugins.clone());
+        }
+        plans
     }
 
     pub(crate) fn chain(&self, id: ChainId) -> Option<&ChainPlan<H>> {

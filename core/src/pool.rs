@@ -13,14 +13,14 @@
 //!
 //! Nothing outside this room knows which of both a lease is, or how an own one is put back ([`pristine`]).
 
-pub(crate) mod dirty;
+pub(crate) mod image;
 pub(crate) mod pristine;
+mod protect;
+mod scan;
+pub(crate) mod snapshot;
+pub(crate) mod tracker;
 
-use std::{
-    cell::{OnceCell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
     context::ContextId,
@@ -28,7 +28,7 @@ use crate::{
     filter::Callback,
     host::Host,
     instance::Instance,
-    plan::{Group, Plans},
+    plan::{Plans, group::Group},
 };
 
 /// An instance that a chain may use until it gives it back.
@@ -98,16 +98,17 @@ impl<H: Host> Lease<H> {
     }
 }
 
-/// The instance of a shared group, replaced when it has failed; none before the first request.
-type SharedSlot<H> = OnceCell<RefCell<Rc<RefCell<Instance<H>>>>>;
+/// The worker's instance of a group, replaced when it has failed; none before it is needed first.
+type Resident<H> = RefCell<Option<Rc<RefCell<Instance<H>>>>>;
 
 /// The instances of one worker.
 #[derive(Debug)]
 pub(crate) struct Pool<H: Host> {
     plans: Arc<Plans<H>>,
     root: H::Root,
-    /// For each group that is shared: its instance, once there is one.
-    shared: Vec<SharedSlot<H>>,
+    /// For each group the worker's own instance of it: all requests share that, or it is there for what the root
+    /// contexts wait for.
+    residents: Vec<Resident<H>>,
     /// For each group that is not: instances that wait for a request, the one used last at the end.
     #[allow(
         clippy::vec_box,
@@ -118,9 +119,9 @@ pub(crate) struct Pool<H: Host> {
 
 impl<H: Host> Pool<H> {
     pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root) -> Self {
-        let shared = plans.groups().iter().map(|_| OnceCell::new()).collect();
+        let residents = plans.groups().iter().map(|_| RefCell::default()).collect();
         let idle = plans.groups().iter().map(|_| RefCell::default()).collect();
-        Self { plans, root, shared, idle }
+        Self { plans, root, residents, idle }
     }
 
     pub(crate) fn plans(&self) -> &Plans<H> {
@@ -142,21 +143,28 @@ impl<H: Host> Pool<H> {
             };
             return Ok(Lease::Own { group, instance });
         }
-        let cell = self.shared.get(group).ok_or_else(missing)?;
-        let current = match cell.get() {
-            Some(current) => current,
-            None => {
-                let made = Rc::new(RefCell::new(self.make(plan)?));
-                cell.get_or_init(|| RefCell::new(made))
-            }
-        };
-        // One that is being entered right now has not failed, or its lease would have ended.
-        let failed = current.borrow().try_borrow().is_ok_and(|instance| instance.has_failed());
-        if failed {
-            let made = Rc::new(RefCell::new(self.make(plan)?));
-            current.replace(made);
+        self.resident(group).map(Lease::Shared)
+    }
+
+    /// The worker's own instance of group number `group`, made if there is none, or none that works.
+    ///
+    /// # Errors
+    /// As [`check_out`](Self::check_out).
+    pub(crate) fn resident(&self, group: usize) -> Result<Rc<RefCell<Instance<H>>>, Failure> {
+        let missing = || Failure::new(Callback::Initialize, Cause::Host("an instance of an unknown group"));
+        let resident = self.residents.get(group).ok_or_else(missing)?;
+        if let Some(current) = &*resident.borrow()
+            // One that is being entered right now has not failed, or its lease would have ended.
+            && current.try_borrow().map_or(true, |instance| !instance.has_failed())
+        {
+            return Ok(Rc::clone(current));
         }
-        Ok(Lease::Shared(Rc::clone(&current.borrow())))
+        let plan = self.plans.groups().get(group).ok_or_else(missing)?;
+        let mut made = plan.make_resident(&self.root)?;
+        made.settle(group);
+        let made = Rc::new(RefCell::new(made));
+        resident.replace(Some(Rc::clone(&made)));
+        Ok(made)
     }
 
     /// Takes an instance back: one that was a request's own is kept for the next request, if it can be reset.
@@ -178,13 +186,10 @@ impl<H: Host> Pool<H> {
                 made = self.make(plan);
             }
         }
-        let mut instance = made?;
-        // One that cannot be frozen is used once.
-        instance.freeze();
-        Ok(instance)
+        made
     }
 
     fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
-        Instance::new(&plan.filter, &plan.plugins, &self.root).map_err(|(_, failure)| failure)
+        plan.make(&self.root)
     }
 }

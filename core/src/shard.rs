@@ -3,13 +3,14 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
+    abi::types::LogLevel,
     chain::{Chain, Step},
     failure::{
         Budget, Cause, Failure, Policy,
         suspension::{Admission, Suspensions},
     },
     filter::Callback,
-    host::{Host, RootHost},
+    host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     plan::{ChainId, Plans},
     pool::{Lease, Pool},
 };
@@ -60,6 +61,36 @@ impl<H: Host> Shard<H> {
         Self { inner: Rc::new(Inner { pool, root, suspensions, spares: RefCell::default() }) }
     }
 
+    /// The worker begins: what root contexts wait for from their configuration on, they wait for from now on.
+    ///
+    /// What fails has been logged, and is tried again when a request wants it.
+    pub fn start(&self) {
+        let pool = &self.inner.pool;
+        for (group, plan) in pool.plans().groups().iter().enumerate() {
+            if plan.lasts()
+                && let Err(failure) = pool.resident(group)
+            {
+                self.inner.report(&plan.filter.spec().name, &failure);
+            }
+        }
+    }
+
+    /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`.
+    ///
+    /// A failure has been logged; the next tick meets a new instance.
+    pub fn tick(&self, root: RootId) {
+        let pool = &self.inner.pool;
+        let Some(plan) = pool.plans().groups().get(root.group) else { return };
+        let ticked = pool.resident(root.group).and_then(|instance| {
+            let entered = || Failure::new(Callback::Tick, Cause::Host("the instance was entered twice"));
+            let mut instance = instance.try_borrow_mut().map_err(|_| entered())?;
+            instance.enter_root(Callback::Tick, root.root, [0; 4])
+        });
+        if let Err(failure) = ticked {
+            self.inner.report(&plan.filter.spec().name, &failure);
+        }
+    }
+
     /// Begins chain `id` for the request behind `stream`: checks instances out and creates the stream contexts. A
     /// request whose filter fails does so as well.
     ///
@@ -93,6 +124,13 @@ impl<H: Host> Inner<H> {
             Admission::Trial => Ok(true),
             Admission::Suspended(time) => Err(Failure::new(Callback::ContextCreate, Cause::Suspended(time))),
         }
+    }
+
+    /// Logs what went wrong outside any request.
+    fn report(&self, filter: &str, failure: &Failure) {
+        let message = failure.to_string();
+        let level = LogLevel::Error;
+        self.root.log(LogLine { level, filter, speaker: Speaker::Weir, message: message.as_bytes() });
     }
 
     pub(crate) fn take_vecs(&self) -> Vecs<H> {

@@ -6,7 +6,7 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell, RefMut},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Range,
     rc::Rc,
     time::Duration,
@@ -20,7 +20,7 @@ use crate::{
     chain::Direction,
     host::{
         Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
-        RootHost, Speaker, StreamError, StreamHost, Value,
+        RootHost, RootId, Speaker, StreamError, StreamHost, Value,
     },
 };
 
@@ -52,6 +52,7 @@ pub struct Worker {
     lines: Rc<RefCell<Vec<Logged>>>,
     level: Rc<Cell<Option<LogLevel>>>,
     passed: Rc<Cell<Duration>>,
+    ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -79,6 +80,12 @@ impl Worker {
 
     fn now_ns(&self) -> u64 {
         NOW_NS + u64::try_from(self.passed.get().as_nanos()).unwrap_or(u64::MAX - NOW_NS)
+    }
+
+    /// The root contexts that tick, and their periods in milliseconds.
+    #[must_use]
+    pub fn ticks(&self) -> Vec<(RootId, u32)> {
+        self.ticks.borrow().iter().map(|(root, period)| (*root, *period)).collect()
     }
 
     /// Drops lines that are less severe than `level`.
@@ -109,6 +116,14 @@ impl RootHost for Worker {
 
     fn monotonic_ns(&self) -> u64 {
         self.now_ns()
+    }
+
+    fn set_tick(&self, root: RootId, period: u32) {
+        let mut ticks = self.ticks.borrow_mut();
+        match period {
+            0 => ticks.remove(&root),
+            period => ticks.insert(root, period),
+        };
     }
 }
 

@@ -293,6 +293,7 @@ pub(crate) fn sched_yield<H: Host>(_: &mut Caller<'_, State<H>>) -> Answer {
 }
 
 pub(crate) fn random_get<H: Host>(caller: &mut Caller<'_, State<H>>, buffer: i32, size: i32) -> Answer {
+    caller.data_mut().drew_random = true;
     if size.cast_unsigned() as usize > MAX_RANDOM {
         return Err(Errno::Inval.into());
     }

@@ -25,7 +25,7 @@ use weir_core::{
     filter::{Filter, FilterSpec},
     host::{
         Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
-        RootHost, StreamError, StreamHost, Value,
+        RootHost, RootId, StreamError, StreamHost, Value,
     },
     plan::{ChainId, Isolation, Plans, Plugin},
     shard::Shard,
@@ -112,6 +112,8 @@ impl RootHost for Worker {
     fn monotonic_ns(&self) -> u64 {
         1
     }
+
+    fn set_tick(&self, _root: RootId, _period: u32) {}
 }
 
 /// Headers of every request and response.
@@ -381,6 +383,7 @@ impl Bench {
                 configuration: b"configuration".to_vec(),
                 root_id: String::new(),
                 isolation,
+                snapshot: true,
                 place: "test.conf:1".into(),
             })
         };

@@ -42,7 +42,7 @@ const WASM: u32 = NGX_HTTP_MAIN_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it.
-pub(crate) static MAIN: [Directive<Main>; 14] = [
+pub(crate) static MAIN: [Directive<Main>; 15] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -57,13 +57,15 @@ pub(crate) static MAIN: [Directive<Main>; 14] = [
     Directive::new(c"environment", WASM | NGX_CONF_TAKE1, Main::environment),
     Directive::new(c"memory_reservation", WASM | NGX_CONF_TAKE1, Main::memory_reservation),
     Directive::new(c"keep_resident", WASM | NGX_CONF_TAKE1, Main::keep_resident),
+    Directive::new(c"instance_reset", WASM | NGX_CONF_TAKE1, Main::instance_reset),
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 7] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 8] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
+    Directive::new(c"proxy_wasm_snapshot", LOCATION | NGX_CONF_TAKE1, Location::snapshot),
     Directive::new(c"proxy_wasm_subrequests", LOCATION | NGX_CONF_TAKE1, Location::subrequests_flag),
     Directive::new(
         c"proxy_wasm_request_body_buffer",

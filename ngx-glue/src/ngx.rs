@@ -29,6 +29,7 @@ pub(crate) mod tail;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod timer;
 #[cfg(ngx_feature = "ssl")]
 pub(crate) mod tls;
 #[cfg(not(ngx_feature = "ssl"))]

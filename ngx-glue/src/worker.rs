@@ -14,6 +14,7 @@ use crate::{
     ngx::{
         cycle::{Cycle, Process},
         log::Level,
+        timer::Timers,
     },
 };
 
@@ -56,7 +57,11 @@ impl Runtime {
         let mut running = self.running.borrow_mut();
         if running.is_none() {
             let ticker = self.engine.ticker()?;
-            let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), Worker, self.rules));
+            let timers = Rc::new(Timers::default());
+            let worker = Worker::with(Rc::clone(&timers));
+            let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), worker, self.rules));
+            timers.serve(&shard);
+            shard.start();
             *running = Some(Running { shard, _ticker: ticker });
         }
         Ok(())

@@ -66,6 +66,7 @@ pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation
         configuration: program.get(..LONGEST).unwrap_or(program).to_vec(),
         root_id: String::new(),
         isolation,
+        snapshot: true,
         place: "fuzz:1".to_owned(),
     })
 }

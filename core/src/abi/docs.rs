@@ -7,7 +7,6 @@ use crate::{filter::Callback, host::Host};
 
 /// Callbacks that are known, but not called yet, and what they wait for.
 const NOT_CALLED: &[(Callback, &str)] = &[
-    (Callback::Tick, "timers of root contexts"),
     (Callback::HttpCallResponse, "calls out"),
     (Callback::GrpcReceiveInitialMetadata, "calls out"),
     (Callback::GrpcReceive, "calls out"),

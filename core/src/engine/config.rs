@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::limits::Limits;
+pub use crate::pool::tracker::Tracking;
 
 /// How the engine is made. Equal settings share an engine and compiled modules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -15,13 +16,13 @@ pub struct Settings {
     /// Bytes of address space reserved for each instance's memory. From 4 GiB on, generated code needs no bounds
     /// checks; less suits systems with `ulimit -v`, and costs those checks.
     pub memory_reservation: usize,
-    /// Bytes of an instance's memory that stay resident after it is dropped, to be reset by copying instead of by
-    /// page faults. Instances × this bounds what a worker keeps.
+    /// Most bytes of an instance's memory that a request may write, if the instance is to be put back and used again.
+    /// Instances × this bounds what a worker keeps.
     pub keep_resident: usize,
     /// Time between two epochs: the grain of [`Limits::callback`].
     pub tick: Duration,
-    /// Whether the pool finds written pages by PAGEMAP_SCAN. `None`: where the kernel has it (6.7 on).
-    pub pagemap_scan: Option<bool>,
+    /// How instances are put back after a request.
+    pub tracking: Tracking,
 }
 
 impl Default for Settings {
@@ -30,15 +31,18 @@ impl Default for Settings {
             limits: Limits::default(),
             instances: 1000,
             memory_reservation: 4 << 30,
-            keep_resident: 1 << 20,
+            keep_resident: 2 << 20,
             tick: Duration::from_millis(10),
-            pagemap_scan: None,
+            tracking: Tracking::Auto,
         }
     }
 }
 
 /// Bytes of an instance's `VMContext`: functions, globals, tables of a large Go module fit.
 const MAX_INSTANCE_BYTES: usize = 4 << 20;
+
+/// Bytes of each table that stay resident between two instances.
+const TABLE_KEEP: usize = 64 << 10;
 
 /// Tables of one instance. Every SDK's modules have one.
 const TABLES: u32 = 4;
@@ -53,15 +57,10 @@ pub(super) fn wasmtime_config(settings: &Settings) -> wasmtime::Config {
         .max_memory_size(settings.limits.memory)
         .table_elements(settings.limits.table_elements)
         .max_core_instance_size(MAX_INSTANCE_BYTES)
-        // A slot that held a module's image keeps it for the next instance of that module.
-        .max_unused_warm_slots(settings.instances)
-        .linear_memory_keep_resident(settings.keep_resident)
-        .table_keep_resident(settings.keep_resident)
-        .pagemap_scan(match settings.pagemap_scan {
-            None => wasmtime::Enabled::Auto,
-            Some(true) => wasmtime::Enabled::Yes,
-            Some(false) => wasmtime::Enabled::No,
-        });
+        // Memories hold nothing that could be kept: images are mapped over them (pool/image.rs).
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(TABLE_KEEP)
+        .pagemap_scan(wasmtime::Enabled::No);
     let mut config = wasmtime::Config::new();
     config
         .strategy(wasmtime::Strategy::Cranelift)

@@ -9,4 +9,15 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
 
     /// A clock that never goes back, in nanoseconds since an arbitrary start.
     fn monotonic_ns(&self) -> u64;
+
+    /// Calls [`Shard::tick`](crate::shard::Shard::tick) for `root` each `period` milliseconds from now on, first when
+    /// one has passed; with 0 no more. A later call takes an earlier one's place.
+    fn set_tick(&self, root: RootId, period: u32);
+}
+
+/// A root context of a worker: number of its instance's group, and its own number in that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RootId {
+    pub(crate) group: usize,
+    pub(crate) root: usize,
 }

@@ -128,7 +128,8 @@ fn failures_at_the_end_of_a_request_are_reported_once() {
             assert_eq!(log.len(), seen + 1, "{log:?}");
             assert!(log[seen].contains(&format!("{} failed", fails_in.name())), "{log:?}");
             drop(bench.begin(&bench.request()));
-            assert_eq!(bench.log()[0], "C1", "the next request has a new instance");
+            let new = if isolation == Isolation::None { "C1" } else { "C2" };
+            assert_eq!(bench.log()[0], new, "the next request has a new instance");
         }
     }
 }

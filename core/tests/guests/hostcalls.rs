@@ -22,4 +22,5 @@ mod set_buffer_bytes;
 mod set_effective_context;
 mod set_header_map_pairs;
 mod set_property;
+mod set_tick_period;
 mod unknown;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use weir_core::{
-    abi::{Status, table},
+    abi::{Status, table, types::LogLevel},
     chain::{Chain, Direction, Verdict},
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
     failure::Policy,
@@ -446,6 +446,7 @@ pub(crate) fn plugin(
         configuration: configuration.as_bytes().to_vec(),
         root_id: "root".to_owned(),
         isolation,
+        snapshot: true,
         place: "test.conf:1".to_owned(),
     })
 }
@@ -491,7 +492,7 @@ impl Bench {
     }
 
     pub(crate) fn rehearse(&self) -> Result<(), Refusal> {
-        self.plans.rehearse(&self.engine, &self.worker)
+        self.plans.unrehearsed().rehearse(&self.engine, &self.worker)
     }
 
     pub(crate) fn request(&self) -> Request {
@@ -521,16 +522,18 @@ impl Bench {
         self.log()
     }
 
-    /// Texts of the lines logged since the last call.
+    /// Texts of the lines logged since the last call, but for what of ours is only information.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.worker.take_log().into_iter().map(|line| line.message).collect()
+        let mut lines = self.worker.take_log();
+        lines.retain(|line| line.speaker == Speaker::Guest || line.level > LogLevel::Info);
+        lines.into_iter().map(|line| line.message).collect()
     }
 
     /// The same, told apart by who spoke: the guests' lines, ours.
     pub(crate) fn spoken(&self) -> (Vec<String>, Vec<String>) {
         let (guests, mut ours): (Vec<_>, Vec<_>) =
             self.worker.take_log().into_iter().partition(|line: &Logged| line.speaker == Speaker::Guest);
-        ours.retain(|line| line.level >= weir_core::abi::types::LogLevel::Warn);
+        ours.retain(|line| line.level >= LogLevel::Warn);
         let texts = |lines: Vec<Logged>| lines.into_iter().map(|line| line.message).collect();
         (texts(guests), texts(ours))
     }

@@ -37,6 +37,7 @@ struct Draft {
     uses: Option<Uses>,
     isolation: Option<Isolation>,
     failure: Option<Policy>,
+    snapshot: Option<bool>,
     subrequests: Option<bool>,
     request_body: Option<Limit>,
     response_body: Option<Limit>,
@@ -71,6 +72,8 @@ pub(crate) struct Effective {
     /// Which requests share an instance.
     pub(crate) isolation: Isolation,
     failure: Policy,
+    /// Whether instances begin where one was that the master has configured.
+    pub(crate) snapshot: bool,
     subrequests: bool,
     bodies: Bodies,
     /// The chain made of `uses`, and the runtime it belongs to.
@@ -155,6 +158,12 @@ impl Location {
         set_once(&mut location.draft.borrow_mut().failure, policy, failure::NAME)
     }
 
+    /// `proxy_wasm_snapshot on | off;`
+    pub(crate) fn snapshot(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_snapshot";
+        set_once(&mut location.draft.borrow_mut().snapshot, flag(conf, NAME)?, NAME)
+    }
+
     /// `proxy_wasm_subrequests on | off;`
     pub(crate) fn subrequests_flag(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         const NAME: &str = "proxy_wasm_subrequests";
@@ -194,6 +203,7 @@ impl Location {
             },
             isolation: draft.isolation.unwrap_or(Isolation::Auto),
             failure: draft.failure.unwrap_or_default(),
+            snapshot: draft.snapshot.unwrap_or(true),
             subrequests: draft.subrequests.unwrap_or(false),
             bodies: Bodies {
                 request: draft.request_body.unwrap_or_default(),
@@ -217,6 +227,7 @@ impl Draft {
         }
         self.isolation = self.isolation.or(outer.isolation);
         self.failure = self.failure.or(outer.failure);
+        self.snapshot = self.snapshot.or(outer.snapshot);
         self.subrequests = self.subrequests.or(outer.subrequests);
         self.request_body = self.request_body.or(outer.request_body);
         self.response_body = self.response_body.or(outer.response_body);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use weir_core::engine::Settings;
+use weir_core::engine::{Settings, Tracking};
 
 use super::{Refusal, failure::Draft, location::Effective, place::Place};
 use crate::{
@@ -81,6 +81,7 @@ struct Limits {
     configuration: Option<Duration>,
     memory_reservation: Option<usize>,
     keep_resident: Option<usize>,
+    tracking: Option<Tracking>,
 }
 
 impl Block {
@@ -102,6 +103,7 @@ impl Block {
         set(&mut settings.instances, given.instances);
         set(&mut settings.memory_reservation, given.memory_reservation);
         set(&mut settings.keep_resident, given.keep_resident);
+        set(&mut settings.tracking, given.tracking);
         set(&mut settings.limits.memory, given.memory);
         set(&mut settings.limits.table_elements, given.table_elements);
         set(&mut settings.limits.stack, given.stack);
@@ -222,6 +224,20 @@ impl Main {
     pub(crate) fn keep_resident(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let value = size("keep_resident", conf.argument(0), 0, 4 << 30)?;
         main.with_block(|block| once("keep_resident", &mut block.limits.keep_resident, value))
+    }
+
+    /// `instance_reset auto | protect | scan | off;`
+    pub(crate) fn instance_reset(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = match conf.argument(0) {
+            b"auto" => Tracking::Auto,
+            b"protect" => Tracking::Protect,
+            b"scan" => Tracking::Scan,
+            b"off" => Tracking::Renew,
+            other => {
+                return Err(invalid("instance_reset", other, "\"auto\", \"protect\", \"scan\" or \"off\""));
+            }
+        };
+        main.with_block(|block| once("instance_reset", &mut block.limits.tracking, value))
     }
 
     /// `environment NAME=VALUE;` or `environment NAME;`

@@ -72,7 +72,7 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
         ids.push((location, plans.add_chain(plugins.of(location, &filters)?)));
     }
     plans
-        .rehearse(&engine, &Worker)
+        .rehearse(&engine, &Worker::default())
         .map_err(|refusal| Failure { message: refusal.to_string(), place: refusal.place })?;
     if ids.is_empty() {
         return Ok(());
@@ -148,7 +148,7 @@ fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache) -> Result<Filters, F
             vm_id: name.clone(),
             environment: block.environment.clone(),
         };
-        let filter = Filter::load(engine, cache, spec, &Worker)
+        let filter = Filter::load(engine, cache, spec, &Worker::default())
             .map_err(|error| Failure::new(place, format_args!("filter \"{name}\": {error}")))?;
         filters.insert(name.clone(), filter);
     }
@@ -158,21 +158,22 @@ fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache) -> Result<Filters, F
 /// The plugins made so far. A directive that several locations inherit is one plugin, with one root context for each
 /// worker; it is known by its address, since two directives that read the same are two all the same.
 #[derive(Default)]
-struct Plugins(HashMap<(*const Use, Isolation), Arc<Plugin<Ngx>>>);
+struct Plugins(HashMap<(*const Use, Isolation, bool), Arc<Plugin<Ngx>>>);
 
 impl Plugins {
     /// The plugins of a location, in order.
     fn of(&mut self, location: &Effective, filters: &Filters) -> Result<Vec<Arc<Plugin<Ngx>>>, Failure> {
-        location.uses.iter().map(|one| self.one(one, location.isolation, filters)).collect()
+        location.uses.iter().map(|one| self.one(one, location, filters)).collect()
     }
 
     fn one(
         &mut self,
         one: &Rc<Use>,
-        isolation: Isolation,
+        location: &Effective,
         filters: &Filters,
     ) -> Result<Arc<Plugin<Ngx>>, Failure> {
-        let key = (Rc::as_ptr(one), isolation);
+        let (isolation, snapshot) = (location.isolation, location.snapshot);
+        let key = (Rc::as_ptr(one), isolation, snapshot);
         if let Some(plugin) = self.0.get(&key) {
             return Ok(Arc::clone(plugin));
         }
@@ -183,6 +184,7 @@ impl Plugins {
             configuration: one.configuration.clone(),
             root_id: String::new(),
             isolation,
+            snapshot,
             place: one.place.to_string(),
         });
         self.0.insert(key, Arc::clone(&plugin));

@@ -2,20 +2,31 @@
 
 use std::{
     cell::RefCell,
+    rc::Rc,
     sync::OnceLock,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use weir_core::{
     abi::types::LogLevel,
-    host::{LogLine, LogSink, RootHost, Speaker},
+    host::{LogLine, LogSink, RootHost, RootId, Speaker},
 };
 
-use crate::ngx::cycle::Cycle;
+use crate::ngx::{cycle::Cycle, timer::Timers};
 
 /// The worker that runs, or the master while it tries out a configuration.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Worker;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Worker {
+    /// `None` in the master, where nothing ticks.
+    timers: Option<Rc<Timers>>,
+}
+
+impl Worker {
+    /// The worker that runs, with timers for its root contexts.
+    pub(crate) fn with(timers: Rc<Timers>) -> Self {
+        Self { timers: Some(timers) }
+    }
+}
 
 /// A line that waits for the log that the configuration names.
 #[derive(Debug)]
@@ -91,5 +102,11 @@ impl RootHost for Worker {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = START.get_or_init(Instant::now).elapsed();
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn set_tick(&self, root: RootId, period: u32) {
+        if let Some(timers) = &self.timers {
+            timers.set(root, period);
+        }
     }
 }

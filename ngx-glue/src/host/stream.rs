@@ -58,12 +58,12 @@ impl LogSink for RequestToken {
     fn log(&self, line: LogLine<'_>) {
         match self.request() {
             Some(request) => request.log().write_line(line),
-            None => Worker.log(line),
+            None => Worker::default().log(line),
         }
     }
 
     fn log_level(&self) -> LogLevel {
-        self.request().map_or_else(|| Worker.log_level(), |request| request.log().guest_level())
+        self.request().map_or_else(|| Worker::default().log_level(), |request| request.log().guest_level())
     }
 }
 

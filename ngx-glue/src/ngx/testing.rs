@@ -13,7 +13,8 @@ use std::{
 use nginx_sys::{
     NGX_DECLINED, NGX_OK, ngx_connection_t, ngx_hash_t, ngx_http_core_main_conf_t, ngx_http_header_t,
     ngx_http_headers_in_t, ngx_http_headers_out_t, ngx_http_request_t, ngx_int_t, ngx_list_part_t,
-    ngx_list_t, ngx_module_t, ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, time_t, u_char,
+    ngx_list_t, ngx_module_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t, ngx_str_t, ngx_table_elt_t,
+    ngx_uint_t, time_t, u_char,
 };
 
 use super::request::Request;
@@ -40,6 +41,14 @@ fn leak<T>(value: T) -> &'static mut T {
 }
 
 // --- nginx's functions -----------------------------------------------------------------------------------------------
+
+/// No timer runs in tests.
+#[unsafe(no_mangle)]
+// SAFETY: pointers and an optional function, for all of which zeros are valid.
+static mut ngx_event_timer_rbtree: ngx_rbtree_t = unsafe { zeroed() };
+
+#[unsafe(no_mangle)]
+extern "C" fn ngx_rbtree_delete(_: *mut ngx_rbtree_t, _: *mut ngx_rbtree_node_t) {}
 
 #[unsafe(no_mangle)]
 extern "C" fn ngx_palloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {

@@ -1,0 +1,128 @@
+//! What the guest's hostcalls find: the data of its store.
+
+use std::sync::Arc;
+
+use wasmtime::{Memory, TypedFunc};
+
+use crate::{
+    abi::{
+        status::{Hostcall, HostcallError, Status},
+        types::LogLevel,
+    },
+    context::{ContextId, Contexts, ContextsOf},
+    filter::{Callback, Filter},
+    host::{Host, LogLine, LogSink, RootId, Speaker},
+};
+
+/// What the guest's hostcalls find: the data of its store.
+pub struct State<H: Host> {
+    pub(crate) filter: Arc<Filter<H>>,
+    pub(crate) root: H::Root,
+    pub(crate) contexts: ContextsOf<H>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) allocator: Option<TypedFunc<i32, i32>>,
+    /// The guest's allocator runs for us: bytes of the host are lent out.
+    pub(crate) allocating: bool,
+    /// Which callback runs: `proxy_get_configuration` and the configuration buffers depend on it.
+    pub(crate) callback: Callback,
+    /// What the callback that runs has asked the proxy for.
+    pub(crate) asked: Asked,
+    /// Functions that are listed as missing and have been warned of.
+    pub(crate) warned_missing: bool,
+    /// Where in the worker it lives; `None` for an instance that ends with its request, or is only rehearsed.
+    pub(crate) place: Option<Place>,
+    /// Random numbers have been drawn.
+    pub(crate) drew_random: bool,
+}
+
+/// Where an instance lives that lasts as long as its worker: the number of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place(pub(crate) usize);
+
+impl Place {
+    /// What the proxy knows root context number `root` by.
+    pub(crate) fn root(self, root: usize) -> RootId {
+        RootId { group: self.0, root }
+    }
+}
+
+/// What a callback asked the proxy for, besides its return value, and in which context: that need not be the one that
+/// was called (`proxy_set_effective_context`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// A local response was recorded.
+    pub(crate) local_response: Option<ContextId>,
+    /// The stream is to be closed.
+    pub(crate) close: Option<ContextId>,
+}
+
+impl<H: Host> std::fmt::Debug for State<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("callback", &self.callback).finish_non_exhaustive()
+    }
+}
+
+impl<H: Host> State<H> {
+    /// The state of a new instance of `filter`.
+    pub(super) fn new(filter: &Arc<Filter<H>>, root: &H::Root) -> Self {
+        Self {
+            filter: Arc::clone(filter),
+            root: root.clone(),
+            contexts: Contexts::new(),
+            memory: None,
+            allocator: None,
+            allocating: false,
+            callback: Callback::Initialize,
+            asked: Asked::default(),
+            warned_missing: false,
+            drew_random: false,
+            place: None,
+        }
+    }
+
+    /// Makes it what it was when the instance began, but for its root contexts.
+    pub(super) fn reset(&mut self) {
+        self.contexts.reset();
+        self.allocating = false;
+        self.asked = Asked::default();
+        self.warned_missing = false;
+    }
+
+    /// Writes a log line in the effective context's place: its request's log, else the worker's.
+    pub(crate) fn log(&self, level: LogLevel, speaker: Speaker, message: &[u8]) {
+        let line = LogLine { level, filter: &self.filter.spec().name, speaker, message };
+        match self.contexts.effective_host() {
+            Some(stream) => stream.log(line),
+            None => self.root.log(line),
+        }
+    }
+
+    /// The least severe level that is logged at all, in the effective context's place.
+    pub(crate) fn log_level(&self) -> LogLevel {
+        self.contexts.effective_host().map_or_else(|| self.root.log_level(), LogSink::log_level)
+    }
+
+    /// The effective context's request; `None` in a root context, and once the request is gone.
+    ///
+    /// # Errors
+    /// A trap when the guest's allocator asks for it: what the host lends must not change while it runs.
+    pub(crate) fn stream(&self) -> Hostcall<Option<H::Stream>> {
+        if self.allocating {
+            return Err(HostcallError::Trap(wasmtime::Error::msg(
+                "the guest's allocator called a host function that reaches the request",
+            )));
+        }
+        Ok(self.contexts.effective_host().cloned())
+    }
+
+    /// A warning of ours about what the guest does.
+    pub(crate) fn warn(&self, message: &str) {
+        self.log(LogLevel::Warn, Speaker::Weir, message.as_bytes());
+    }
+
+    /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that
+    /// (abi.md §5). The refusal has been logged.
+    pub(crate) fn refused(&self) -> Result<(), Status> {
+        if self.filter.panics_on_status() { Ok(()) } else { Err(Status::BadArgument) }
+    }
+}

@@ -1,0 +1,170 @@
+//! Directives whose root contexts live in one instance, and what such an instance begins with.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
+
+use super::Plugin;
+use crate::{
+    failure::{Cause, Failure},
+    filter::{Callback, Filter},
+    host::Host,
+    instance::Instance,
+    pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
+};
+
+/// Directives whose root contexts live in one instance.
+#[derive(Debug)]
+pub(crate) struct Group<H: Host> {
+    pub(crate) filter: Arc<Filter<H>>,
+    pub(crate) plugins: Vec<Arc<Plugin<H>>>,
+    /// One instance for the worker, not one for each request.
+    pub(crate) shared: bool,
+    /// What its instances begin with, once one has been configured.
+    pub(crate) start: OnceLock<Start>,
+}
+
+/// What the instances of a group begin with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    beginning: Beginning,
+    /// For each root context: whether it lives on after its configuration.
+    lasting: Vec<bool>,
+    drew_random: bool,
+}
+
+/// How an instance begins.
+#[derive(Debug)]
+enum Beginning {
+    /// From a snapshot; it is put back so, or, with `None`, lives as long as the worker.
+    Snapshot(Snapshot, Option<Tracking>),
+    /// Started and configured by itself, for this reason.
+    Configured(&'static str),
+}
+
+/// Why an instance of the worker's has no snapshot, where its root contexts live on.
+const LASTING: &str = "what its root context waits for is each worker's own";
+
+impl<H: Host> Group<H> {
+    /// A group of which nothing has been configured yet.
+    pub(crate) fn new(filter: Arc<Filter<H>>, plugins: Vec<Arc<Plugin<H>>>, shared: bool) -> Self {
+        Self { filter, plugins, shared, start: OnceLock::new() }
+    }
+
+    /// Configures an instance, if that has not been done, and takes a snapshot of it.
+    ///
+    /// # Errors
+    /// [`Failure`], with the index of the directive that was being configured, if any.
+    pub(crate) fn rehearse(
+        &self,
+        root: &H::Root,
+        images: &mut Images,
+    ) -> Result<&Start, (Option<usize>, Failure)> {
+        if let Some(start) = self.start.get() {
+            return Ok(start);
+        }
+        let mut instance = Instance::new(&self.filter, &self.plugins, root)?;
+        let lasting: Vec<_> = (0..self.plugins.len()).map(|index| instance.root_lasts(index)).collect();
+        let drew_random = instance.drew_random();
+        let obstacle = if self.plugins.iter().any(|plugin| !plugin.snapshot) {
+            Some("\"proxy_wasm_snapshot off\" is set")
+        } else if self.shared && lasting.contains(&true) {
+            Some(LASTING)
+        } else {
+            self.filter.obstacle()
+        };
+        let beginning = match obstacle {
+            Some(obstacle) => Beginning::Configured(obstacle),
+            None => {
+                let snapshot = instance.snapshot(images).map_err(|error| (None, unavailable(error)))?;
+                let tracking = self.filter.engine().settings().tracking;
+                let tracking = (!self.shared).then(|| tracking.available());
+                Beginning::Snapshot(snapshot, tracking)
+            }
+        };
+        Ok(self.start.get_or_init(|| Start { beginning, lasting, drew_random }))
+    }
+
+    /// Its root contexts are known to live on: each worker configures an instance of its own.
+    pub(crate) fn leave_to_workers(&self) {
+        let lasting = vec![true; self.plugins.len()];
+        let start = || Start { beginning: Beginning::Configured(LASTING), lasting, drew_random: false };
+        self.start.get_or_init(start);
+    }
+
+    /// A new instance.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub(crate) fn make(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
+        let start = match self.start.get() {
+            Some(start) => start,
+            // Where nobody has rehearsed, each worker has an image of its own.
+            None if !self.shared => {
+                let mut images = Images::new().map_err(unavailable)?;
+                self.rehearse(root, &mut images).map_err(|(_, failure)| failure)?
+            }
+            None => return self.configure(root),
+        };
+        match &start.beginning {
+            Beginning::Snapshot(snapshot, tracking) => {
+                Instance::begin(&self.filter, &self.plugins, root, snapshot, *tracking)
+            }
+            Beginning::Configured(_) => self.configure(root),
+        }
+    }
+
+    /// A new instance that lives as long as the worker. Where root contexts wait for something it is configured by
+    /// itself, so that they ask for it here.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub(crate) fn make_resident(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
+        if self.lasts() { self.configure(root) } else { self.make(root) }
+    }
+
+    fn configure(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
+        Instance::new(&self.filter, &self.plugins, root).map_err(|(_, failure)| failure)
+    }
+
+    /// Whether the worker has to have an instance of it, since a root context waits for something.
+    pub(crate) fn lasts(&self) -> bool {
+        self.start.get().is_some_and(|start| start.lasting.contains(&true))
+    }
+}
+
+fn unavailable(error: io::Error) -> Failure {
+    Failure::new(Callback::Initialize, Cause::Unavailable(error.into()))
+}
+
+impl Start {
+    /// Those of `plugins`, the group's own, whose root contexts live on.
+    pub(super) fn lasting<'a, H: Host>(
+        &'a self,
+        plugins: &'a [Arc<Plugin<H>>],
+    ) -> impl Iterator<Item = &'a Arc<Plugin<H>>> {
+        plugins.iter().zip(&self.lasting).filter_map(|(plugin, lasts)| lasts.then_some(plugin))
+    }
+
+    /// Whether random numbers were drawn before it was taken.
+    pub(super) fn drew_random(&self) -> bool {
+        self.drew_random
+    }
+
+    /// Whether instances begin from a snapshot.
+    pub(super) fn is_snapshot(&self) -> bool {
+        matches!(self.beginning, Beginning::Snapshot(..))
+    }
+
+    /// In words, for the log: whose instances they are, and how they begin.
+    pub(super) fn describe<H: Host>(&self, group: &Group<H>) -> String {
+        let whose =
+            if group.shared { "one instance for each worker" } else { "an instance for each request" };
+        match &self.beginning {
+            Beginning::Snapshot(_, None) => format!("{whose}, begun from an image"),
+            Beginning::Snapshot(_, Some(tracking)) => format!("{whose}, {}", tracking.describe()),
+            Beginning::Configured(reason) => format!("{whose}, configured by itself, since {reason}"),
+        }
+    }
+}
