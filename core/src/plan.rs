@@ -80,6 +80,14 @@ impl<H: Host> ChainPlan<H> {
     pub(crate) fn wants(&self, callback: Callback) -> bool {
         self.wants & (1 << callback as u64) != 0
     }
+
+    /// The groups of its filters, each once.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = usize> {
+        let steps = self.steps.iter().enumerate();
+        let first =
+            steps.filter(|(at, step)| !self.steps[..*at].iter().any(|other| other.group == step.group));
+        first.map(|(_, step)| step.group)
+    }
 }
 
 /// A filter does not accept its configuration.

@@ -18,6 +18,7 @@ pub(crate) mod pristine;
 mod protect;
 mod scan;
 pub(crate) mod snapshot;
+pub(crate) mod stock;
 pub(crate) mod tracker;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
@@ -26,10 +27,11 @@ use crate::{
     context::ContextId,
     failure::{Cause, Failure},
     filter::Callback,
-    host::Host,
+    host::{Host, RootHost},
     instance::Instance,
     plan::{Plans, group::Group},
 };
+use stock::{Books, Stock};
 
 /// An instance that a chain may use until it gives it back.
 pub(crate) enum Lease<H: Host> {
@@ -115,13 +117,17 @@ pub(crate) struct Pool<H: Host> {
         reason = "leases hold boxes: an instance of 1 KiB is not moved for each request"
     )]
     idle: Vec<RefCell<Vec<Box<Instance<H>>>>>,
+    stock: Stock,
+    books: Books<H>,
 }
 
 impl<H: Host> Pool<H> {
-    pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root) -> Self {
+    pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root, stock: Stock) -> Self {
         let residents = plans.groups().iter().map(|_| RefCell::default()).collect();
         let idle = plans.groups().iter().map(|_| RefCell::default()).collect();
-        Self { plans, root, residents, idle }
+        let limit = plans.groups().first().map_or(0, |group| group.filter.engine().settings().instances);
+        let books = Books::new(usize::try_from(limit).unwrap_or(usize::MAX));
+        Self { plans, root, residents, idle, stock, books }
     }
 
     pub(crate) fn plans(&self) -> &Plans<H> {
@@ -136,11 +142,8 @@ impl<H: Host> Pool<H> {
         let missing = || Failure::new(Callback::Initialize, Cause::Host("an instance of an unknown group"));
         let plan = self.plans.groups().get(group).ok_or_else(missing)?;
         if !plan.shared {
-            let idle = self.idle.get(group).and_then(|idle| idle.borrow_mut().pop());
-            let instance = match idle {
-                Some(instance) => instance,
-                None => Box::new(self.make_own(plan)?),
-            };
+            let instance = self.take(group, plan)?;
+            self.books.went_out();
             return Ok(Lease::Own { group, instance });
         }
         self.resident(group).map(Lease::Shared)
@@ -163,26 +166,92 @@ impl<H: Host> Pool<H> {
         let mut made = plan.make_resident(&self.root)?;
         made.settle(group);
         let made = Rc::new(RefCell::new(made));
-        resident.replace(Some(Rc::clone(&made)));
+        if resident.replace(Some(Rc::clone(&made))).is_none() {
+            self.books.went_out();
+        }
         Ok(made)
+    }
+
+    /// An instance that waits for a request of group number `group`, or a new one.
+    fn take(&self, group: usize, plan: &Group<H>) -> Result<Box<Instance<H>>, Failure> {
+        let (idle, left) = match self.idle.get(group) {
+            Some(idle) => {
+                let mut idle = idle.borrow_mut();
+                (idle.pop(), idle.len())
+            }
+            None => (None, 0),
+        };
+        if left < self.stock.spare && self.books.want(group) {
+            self.root.when_idle();
+        }
+        match idle {
+            Some(instance) => {
+                self.books.taken_up(1);
+                Ok(instance)
+            }
+            None => self.make_own(plan).map(Box::new),
+        }
     }
 
     /// Takes an instance back: one that was a request's own is kept for the next request, if it can be reset.
     pub(crate) fn give_back(&self, lease: Lease<H>) {
         let Lease::Own { group, mut instance } = lease else { return };
-        if let Some(idle) = self.idle.get(group)
-            && instance.reset()
+        self.books.came_back();
+        match self.idle.get(group) {
+            Some(idle) if idle.borrow().len() < self.stock.idle && instance.reset() => {
+                idle.borrow_mut().push(instance);
+                self.books.laid_down(1);
+            }
+            _ => drop(instance),
+        }
+        self.books.call_next();
+    }
+
+    /// The worker has nothing else to do: makes one instance that is wanted.
+    pub(crate) fn prepare(&self) {
+        if let Some(group) = self.books.take_wanted()
+            && let (Some(plan), Some(idle)) = (self.plans.groups().get(group), self.idle.get(group))
+            && idle.borrow().len() < self.stock.spare
+            && self.books.has_space()
+            // Whoever needs one will be told what is wrong.
+            && let Ok(instance) = self.make(plan)
         {
-            idle.borrow_mut().push(instance);
+            let mut idle = idle.borrow_mut();
+            idle.push(Box::new(instance));
+            self.books.laid_down(1);
+            if idle.len() < self.stock.spare {
+                self.books.want(group);
+            }
+        }
+        if self.books.is_wanted() {
+            self.root.when_idle();
         }
     }
 
-    /// An instance for one request at a time. When no more can live, idle ones of other groups make room.
+    /// Whether each of `groups` can have an instance for a request.
+    pub(crate) fn has_room(&self, groups: impl Iterator<Item = usize>) -> bool {
+        let own = groups.filter(|group| self.plans.groups().get(*group).is_some_and(|plan| !plan.shared));
+        self.books.has_room(own.count())
+    }
+
+    /// How many instances are kept ready.
+    pub(crate) fn stock(&self) -> &Stock {
+        &self.stock
+    }
+
+    /// `stream` is told when an instance has come free.
+    pub(crate) fn wait(&self, stream: H::Stream) {
+        self.books.wait(stream);
+    }
+
+    /// An instance for one request at a time. When no more can live, idle ones make room.
     fn make_own(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
         let mut made = self.make(plan);
         if let Err(Failure { cause: Cause::Unavailable(_), .. }) = made {
             let others = || self.idle.iter().map(|idle| std::mem::take(&mut *idle.borrow_mut()));
-            if others().map(|idle| idle.len()).sum::<usize>() > 0 {
+            let freed = others().map(|idle| idle.len()).sum::<usize>();
+            self.books.taken_up(freed);
+            if freed > 0 {
                 made = self.make(plan);
             }
         }

@@ -1,6 +1,6 @@
 //! A worker's share: its pool of instances and the chains of its requests. Nothing here is shared between workers.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     abi::types::LogLevel,
@@ -15,6 +15,8 @@ use crate::{
     pool::{Lease, Pool},
 };
 
+pub use crate::pool::stock::Stock;
+
 /// One worker's instances. Single-threaded, like the worker.
 #[derive(Debug)]
 pub struct Shard<H: Host> {
@@ -26,6 +28,8 @@ pub struct Shard<H: Host> {
 pub struct Rules {
     /// How often a filter may fail before it is suspended.
     pub budget: Budget,
+    /// How many instances are kept ready.
+    pub stock: Stock,
 }
 
 /// What chains keep of their shard.
@@ -57,7 +61,7 @@ impl<H: Host> Shard<H> {
     #[must_use]
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
-        let pool = Pool::new(plans, root.clone());
+        let pool = Pool::new(plans, root.clone(), rules.stock);
         Self { inner: Rc::new(Inner { pool, root, suspensions, spares: RefCell::default() }) }
     }
 
@@ -73,6 +77,30 @@ impl<H: Host> Shard<H> {
                 self.inner.report(&plan.filter.spec().name, &failure);
             }
         }
+    }
+
+    /// The worker has nothing else to do ([`RootHost::when_idle`]): makes an instance for a request to come.
+    pub fn idle(&self) {
+        self.inner.pool.prepare();
+    }
+
+    /// Whether the filters of chain `id` can have their instances now.
+    #[must_use]
+    pub fn has_room(&self, id: ChainId) -> bool {
+        let pool = &self.inner.pool;
+        pool.plans().chain(id).is_none_or(|chain| pool.has_room(chain.groups()))
+    }
+
+    /// The longest that a request waits for an instance; zero for not at all.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.inner.pool.stock().wait
+    }
+
+    /// `stream` waits until an instance comes free: its
+    /// [`instance_free`](crate::host::StreamHost::instance_free) is called then, once.
+    pub fn wait(&self, stream: &H::Stream) {
+        self.inner.pool.wait(stream.clone());
     }
 
     /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`.

@@ -53,6 +53,7 @@ pub struct Worker {
     level: Rc<Cell<Option<LogLevel>>>,
     passed: Rc<Cell<Duration>>,
     ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
+    idle: Rc<Cell<bool>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -80,6 +81,12 @@ impl Worker {
 
     fn now_ns(&self) -> u64 {
         NOW_NS + u64::try_from(self.passed.get().as_nanos()).unwrap_or(u64::MAX - NOW_NS)
+    }
+
+    /// Whether [`Shard::idle`](crate::shard::Shard::idle) is to be called; forgets that.
+    #[must_use]
+    pub fn take_idle(&self) -> bool {
+        self.idle.take()
     }
 
     /// The root contexts that tick, and their periods in milliseconds.
@@ -116,6 +123,10 @@ impl RootHost for Worker {
 
     fn monotonic_ns(&self) -> u64 {
         self.now_ns()
+    }
+
+    fn when_idle(&self) {
+        self.idle.set(true);
     }
 
     fn set_tick(&self, root: RootId, period: u32) {
@@ -170,6 +181,8 @@ pub struct Parts {
     pub resumed: Vec<(StreamType, usize)>,
     /// Directions that were closed.
     pub closed: Vec<StreamType>,
+    /// It was told that an instance has come free.
+    pub instance_free: bool,
     /// The request is over: nothing can be reached any more.
     pub gone: bool,
     /// The proxy has no memory left: nothing can be changed or sent, and no buffer read.
@@ -443,6 +456,12 @@ impl StreamHost for Request {
         }
         parts.resumed.push((stream, filter));
         Ok(())
+    }
+
+    fn instance_free(&self) -> bool {
+        let mut parts = self.parts.borrow_mut();
+        parts.instance_free |= !parts.gone;
+        !parts.gone
     }
 
     fn close(&self, stream: StreamType) -> Result<(), StreamError> {

@@ -113,6 +113,8 @@ impl RootHost for Worker {
         1
     }
 
+    fn when_idle(&self) {}
+
     fn set_tick(&self, _root: RootId, _period: u32) {}
 }
 
@@ -277,6 +279,10 @@ impl StreamHost for Stream {
 
     fn resume(&self, _: StreamType, _: usize) -> Result<(), StreamError> {
         Ok(())
+    }
+
+    fn instance_free(&self) -> bool {
+        true
     }
 
     fn close(&self, _: StreamType) -> Result<(), StreamError> {

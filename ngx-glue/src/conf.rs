@@ -6,6 +6,7 @@ pub(crate) mod location;
 pub(crate) mod main;
 pub(crate) mod place;
 pub(crate) mod resolve;
+mod stock;
 
 pub(crate) use location::Location;
 pub(crate) use main::Main;

@@ -5,8 +5,9 @@
 use std::ffi::CStr;
 
 use nginx_sys::{
-    NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_DIRECT_CONF,
-    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
+    NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_CONF_TAKE4,
+    NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
+    NGX_MAIN_CONF, ngx_uint_t,
 };
 
 use crate::{
@@ -38,6 +39,9 @@ impl<C> Directive<C> {
 /// A direct configuration is what `create_conf` made for this cycle, wherever the directive stands.
 const WASM: u32 = NGX_HTTP_MAIN_CONF | NGX_DIRECT_CONF;
 
+/// One argument, and up to three parameters.
+const ONE_TO_FOUR: u32 = NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4;
+
 /// `http`, `server`, `location`, and `if` in a location.
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
@@ -46,7 +50,7 @@ pub(crate) static MAIN: [Directive<Main>; 15] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
-    Directive::new(c"instances", WASM | NGX_CONF_TAKE1, Main::instances),
+    Directive::new(c"instances", WASM | ONE_TO_FOUR, Main::instances),
     Directive::new(c"memory_limit", WASM | NGX_CONF_TAKE1, Main::memory_limit),
     Directive::new(c"table_limit", WASM | NGX_CONF_TAKE1, Main::table_limit),
     Directive::new(c"stack_limit", WASM | NGX_CONF_TAKE1, Main::stack_limit),

@@ -8,6 +8,7 @@ pub(crate) mod code;
 pub(crate) mod conf;
 pub(crate) mod connection;
 pub(crate) mod cycle;
+pub(crate) mod deadline;
 pub(crate) mod event;
 pub(crate) mod filters;
 mod framing;

@@ -16,8 +16,9 @@ use weir_core::{
 };
 
 use crate::{
+    conf::Location,
     host::{Ngx, stream::RequestToken},
-    ngx::{event::Wake, guard::guard_part, headers_in::HeadersIn, request::Request},
+    ngx::{deadline::Deadline, event::Wake, guard::guard_part, headers_in::HeadersIn, request::Request},
 };
 
 pub(crate) mod io;
@@ -36,6 +37,7 @@ pub(crate) struct Stream {
     pub(crate) io: StreamIo,
     chain: RefCell<Option<Chain<Ngx>>>,
     wake: Wake,
+    deadline: Deadline,
     progress: Progress,
 }
 
@@ -59,15 +61,17 @@ impl Stream {
             io: StreamIo::default(),
             chain: RefCell::new(None),
             wake: Wake::new(),
+            deadline: Deadline::new(),
             progress: Progress::default(),
         }
     }
 
-    /// Begins a stream for `request`; `None` where no filter is to run.
+    /// Begins a stream for `request`; `None` where no filter is to run. If it `may_wait` and all instances are in use,
+    /// it is [`Headers::Waiting`], and woken in time ([`start`](Self::start)).
     ///
     /// # Errors
     /// [`NotBegun`]
-    pub(crate) fn begin(request: Request<'_>) -> Result<Option<&'static Self>, NotBegun> {
+    pub(crate) fn begin(request: Request<'_>, may_wait: bool) -> Result<Option<&'static Self>, NotBegun> {
         let Some(location) = request.location().filter(|location| location.has_chain()) else {
             return Ok(None);
         };
@@ -87,9 +91,41 @@ impl Stream {
         }
         stream.progress.client_sent_head.set(request.is_head());
         stream.io.set_bodies(location.bodies());
-        let chain = location.begin(&stream.token()).ok_or(NotBegun)?;
-        stream.chain.replace(Some(chain));
+        if may_wait && let Some(time) = location.wait(&stream.token()) {
+            stream.progress.headers.set(Headers::Waiting);
+            stream.deadline.begin(stream, time);
+        } else {
+            stream.start_in(location)?;
+        }
         Ok(Some(stream))
+    }
+
+    fn start_in(&'static self, location: &Location) -> Result<(), NotBegun> {
+        let chain = location.begin(&self.token()).ok_or(NotBegun)?;
+        self.chain.replace(Some(chain));
+        Ok(())
+    }
+
+    /// A stream that waits for an instance has been woken: starts it if there is one, or if it has waited long enough.
+    /// Answers whether it has started.
+    ///
+    /// # Errors
+    /// [`NotBegun`]
+    pub(crate) fn start(&'static self, request: Request<'_>) -> Result<bool, NotBegun> {
+        let location = request.location().ok_or(NotBegun)?;
+        if !self.progress.waited_out.get() && location.wait(&self.token()).is_some() {
+            return Ok(false);
+        }
+        self.deadline.cancel();
+        self.progress.headers.set(Headers::Pending);
+        self.start_in(location)?;
+        Ok(true)
+    }
+
+    /// It has waited for an instance as long as it may.
+    pub(crate) fn waited_out(&'static self) {
+        self.progress.waited_out.set(true);
+        self.wake();
     }
 
     /// The handle that instances know this request by.
@@ -188,6 +224,7 @@ impl Stream {
     /// The request's pool is being destroyed.
     pub(crate) fn end(&'static self) {
         self.wake.cancel();
+        self.deadline.cancel();
         self.finish();
         drop(self.chain.take());
         self.io.close();

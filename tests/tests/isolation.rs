@@ -110,7 +110,7 @@ fn an_exhausted_pool_fails_requests_and_recovers() {
         Conf::new()
             .guest("leak")
             .workers(1)
-            .wasm("instances 4;")
+            .wasm("instances 4 wait=0;")
             .set("ORIGIN", origin.address())
             .server("location /hold { proxy_wasm leak; proxy_pass http://@ORIGIN@; } location / { proxy_wasm leak; return 200 x; }"),
     );
@@ -131,4 +131,62 @@ fn an_exhausted_pool_fails_requests_and_recovers() {
     }
     let recovered = weir_tests::wait::poll(|| (nginx.get("/").status == 200).then_some(()));
     assert!(recovered.is_some());
+}
+
+/// What an origin answers that has kept a request waiting.
+const HELD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+#[test]
+fn requests_wait_for_an_instance_that_comes_free() {
+    let origin = weir_tests::raw::Listener::start();
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("leak")
+            .workers(1)
+            .wasm("instances 2 wait=10s;")
+            .set("ORIGIN", origin.address())
+            .server("location /hold { proxy_wasm leak; proxy_pass http://@ORIGIN@; } location / { proxy_wasm leak; return 200 x; }"),
+    );
+    let mut held: Vec<_> = (0..2).map(|_| nginx.raw()).collect();
+    let mut waiting = Vec::new();
+    for raw in &mut held {
+        raw.write("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        waiting.push(origin.accept());
+    }
+    let mut clients: Vec<_> = (0..3).map(|_| nginx.raw()).collect();
+    for client in &mut clients {
+        client.write("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    }
+    // One leaves before its turn comes.
+    drop(clients.remove(1));
+    waiting.remove(0).write(HELD);
+    for client in &mut clients {
+        let response = client.response();
+        assert_eq!((response.status, &*response.text()), (200, "x"));
+    }
+    waiting.remove(0).write(HELD);
+    for raw in &mut held {
+        assert_eq!(raw.response().text(), "ok");
+    }
+}
+
+#[test]
+fn a_request_that_has_waited_long_enough_is_told_to_come_again() {
+    let origin = weir_tests::raw::Listener::start();
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("leak")
+            .workers(1)
+            .wasm("instances 1 wait=50ms;")
+            .set("ORIGIN", origin.address())
+            .server("location /hold { proxy_wasm leak; proxy_pass http://@ORIGIN@; } location / { proxy_wasm leak; return 200 x; }"),
+    );
+    let mut held = nginx.raw();
+    held.write("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut connection = origin.accept();
+    let refused = nginx.get("/");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    connection.write(HELD);
+    assert_eq!(held.response().text(), "ok");
+    assert_eq!(nginx.get("/").status, 200);
 }

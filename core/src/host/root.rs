@@ -10,6 +10,9 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
     /// A clock that never goes back, in nanoseconds since an arbitrary start.
     fn monotonic_ns(&self) -> u64;
 
+    /// Calls [`Shard::idle`](crate::shard::Shard::idle) once, when the worker has nothing else to do.
+    fn when_idle(&self);
+
     /// Calls [`Shard::tick`](crate::shard::Shard::tick) for `root` each `period` milliseconds from now on, first when
     /// one has passed; with 0 no more. A later call takes an earlier one's place.
     fn set_tick(&self, root: RootId, period: u32);

@@ -44,6 +44,10 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
     /// [`StreamError`] when the stream has no such direction.
     fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError>;
 
+    /// The stream has waited for an instance ([`Shard::wait`](crate::shard::Shard::wait)), and one may be free now: it
+    /// tries again from an event of its own. False when the stream is gone.
+    fn instance_free(&self) -> bool;
+
     /// Asks for the stream to be closed, once the callback has returned.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod lifecycle;
 mod loading;
 mod policy;
 mod random;
+mod stock;
 mod support;
 mod suspension;
 mod trailers;

@@ -24,7 +24,7 @@ fn rules() -> Rules {
         backoff: Duration::from_secs(1),
         longest: Duration::from_secs(3),
     };
-    Rules { budget }
+    Rules { budget, ..Rules::default() }
 }
 
 /// A guest that fails where a request has six headers instead of five.
@@ -153,7 +153,7 @@ fn other_directives_of_the_same_module_run_on() {
 #[test]
 fn a_budget_may_be_unlimited() {
     let budget = Budget { failures: 0, ..Budget::default() };
-    let bench = fragile().bench().rules(Rules { budget });
+    let bench = fragile().bench().rules(Rules { budget, ..Rules::default() });
     for _ in 0..500 {
         assert_eq!(send(&bench, true), FAILED);
     }

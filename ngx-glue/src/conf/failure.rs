@@ -2,10 +2,7 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use weir_core::{
-    failure::{Budget, Policy},
-    shard::Rules,
-};
+use weir_core::failure::{Budget, Policy};
 
 use super::{
     Refusal,
@@ -47,8 +44,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// What a worker goes by.
-    pub(super) fn rules(&self) -> Rules {
+    /// How often a filter may fail.
+    pub(super) fn budget(&self) -> Budget {
         let mut budget = Budget::default();
         if let Some((failures, window)) = self.limit {
             (budget.failures, budget.window) = (failures, window);
@@ -56,7 +53,7 @@ impl Draft {
         if let Some((first, longest)) = self.backoff {
             (budget.backoff, budget.longest) = (first, longest);
         }
-        Rules { budget }
+        budget
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 
 use weir_core::{
@@ -105,6 +106,19 @@ impl Location {
         let effective = self.effective.get()?;
         let (chain, runtime) = effective.chain.get()?;
         Some(runtime.shard()?.begin_under(effective.failure, *chain, stream))
+    }
+
+    /// How long `stream` has to wait at most, since all instances are in use; it is woken when one may be free. `None`
+    /// where it need not.
+    pub(crate) fn wait(&self, stream: &RequestToken) -> Option<Duration> {
+        let (chain, runtime) = self.effective.get()?.chain.get()?;
+        let shard = runtime.shard()?;
+        let time = shard.longest_wait();
+        if time.is_zero() || shard.has_room(*chain) {
+            return None;
+        }
+        shard.wait(stream);
+        Some(time)
     }
 
     /// `proxy_wasm NAME ['configuration'] | off;`

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use weir_core::engine::{Settings, Tracking};
+use weir_core::{
+    engine::{Settings, Tracking},
+    shard::Rules,
+    shard::Stock,
+};
 
 use super::{Refusal, failure::Draft, location::Effective, place::Place};
 use crate::{
@@ -43,6 +47,8 @@ pub(crate) struct Block {
     pub(crate) environment: Vec<(String, String)>,
     /// Where compiled artefacts are kept, and the directive that says so.
     pub(crate) cache: Option<(CacheChoice, Place)>,
+    /// `instances`: how many, and how they are kept.
+    pub(super) instances: Option<(u32, Stock)>,
     limits: Limits,
     /// What is done about filters that misbehave.
     pub(super) failure: Draft,
@@ -73,7 +79,6 @@ pub(crate) enum CacheChoice {
 /// Directives with one number each; `None` where the default stands.
 #[derive(Debug, Default)]
 struct Limits {
-    instances: Option<u32>,
     memory: Option<usize>,
     table_elements: Option<usize>,
     stack: Option<usize>,
@@ -91,16 +96,23 @@ impl Block {
             modules: Vec::new(),
             environment: Vec::new(),
             cache: None,
+            instances: None,
             limits: Limits::default(),
             failure: Draft::default(),
         }
+    }
+
+    /// What a worker goes by.
+    pub(crate) fn rules(&self) -> Rules {
+        let stock = self.instances.map(|(_, stock)| stock).unwrap_or_default();
+        Rules { budget: self.failure.budget(), stock }
     }
 
     /// What the engine is made with.
     pub(crate) fn settings(&self) -> Settings {
         let mut settings = Settings::default();
         let given = &self.limits;
-        set(&mut settings.instances, given.instances);
+        set(&mut settings.instances, self.instances.map(|(most, _)| most));
         set(&mut settings.memory_reservation, given.memory_reservation);
         set(&mut settings.keep_resident, given.keep_resident);
         set(&mut settings.tracking, given.tracking);
@@ -175,12 +187,6 @@ impl Main {
         };
         let place = conf.place();
         main.with_block(|block| once("cache", &mut block.cache, (choice, place)))
-    }
-
-    /// `instances N;`
-    pub(crate) fn instances(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = number("instances", conf.argument(0), 1, 30_000)?;
-        main.with_block(|block| once("instances", &mut block.limits.instances, value))
     }
 
     /// `memory_limit SIZE;`

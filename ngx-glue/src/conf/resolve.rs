@@ -78,7 +78,7 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
         return Ok(());
     }
 
-    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), block.failure.rules()));
+    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), block.rules()));
     for (location, id) in ids {
         // Each location is in the list once, so its chain has not been set before.
         let _ = location.chain.set((id, Rc::clone(&runtime)));

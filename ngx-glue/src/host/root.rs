@@ -104,6 +104,12 @@ impl RootHost for Worker {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    fn when_idle(&self) {
+        if let Some(timers) = &self.timers {
+            timers.when_idle();
+        }
+    }
+
     fn set_tick(&self, root: RootId, period: u32) {
         if let Some(timers) = &self.timers {
             timers.set(root, period);

@@ -113,6 +113,14 @@ impl StreamHost for RequestToken {
         Ok(())
     }
 
+    fn instance_free(&self) -> bool {
+        let lives = self.io().is_some();
+        if lives {
+            self.stream.wake();
+        }
+        lives
+    }
+
     fn close(&self, stream: StreamType) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
         match stream {

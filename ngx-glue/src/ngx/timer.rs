@@ -1,4 +1,5 @@
-//! Timers of nginx's (`src/event/ngx_event_timer.c`) for the ticks of root contexts.
+//! What nginx calls a shard for outside any request: timers (`src/event/ngx_event_timer.c`) for the ticks of root
+//! contexts, and a posted event (`src/event/ngx_event_posted.c`) for what is done when there is nothing else to do.
 
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
@@ -7,18 +8,29 @@ use std::{
     rc::{Rc, Weak},
 };
 
-use nginx_sys::{ngx_add_timer, ngx_del_timer, ngx_event_t, ngx_msec_t};
+use nginx_sys::{
+    ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_msec_t, ngx_post_event,
+    ngx_posted_next_events,
+};
 use weir_core::{host::RootId, shard::Shard};
 
 use super::{cycle::Cycle, guard::guard};
 use crate::host::Ngx;
 
-/// The timers of one shard. Dropping it ends them.
-#[derive(Default)]
+/// The timers and the event of one shard. Dropping it ends them.
 pub(crate) struct Timers {
+    idle: UnsafeCell<ngx_event_t>,
     shard: RefCell<Weak<Shard<Ngx>>>,
     /// One for each root context that has ever asked; none is removed while this lives.
     timers: RefCell<Vec<Rc<Timer>>>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        // SAFETY: pointers, integers, flags and an optional function, for all of which zeros are valid.
+        let idle = UnsafeCell::new(unsafe { std::mem::zeroed::<ngx_event_t>() });
+        Self { idle, shard: RefCell::default(), timers: RefCell::default() }
+    }
 }
 
 impl fmt::Debug for Timers {
@@ -57,6 +69,52 @@ impl Timers {
         timer.period.set(period);
         timer.stop();
         timer.begin();
+    }
+}
+
+impl Timers {
+    fn is_posted(&self) -> bool {
+        // SAFETY: this is nginx's one thread, and the reference ends here.
+        unsafe { &*self.idle.get() }.posted() != 0
+    }
+
+    /// Calls [`Shard::idle`] once nginx has handled what is there to handle now.
+    pub(crate) fn when_idle(self: &Rc<Self>) {
+        if self.is_posted() {
+            return;
+        }
+        let log = Cycle::with_current(|cycle| cycle.log().as_ptr());
+        // SAFETY: this is nginx's one thread, the event is in no queue, and the reference ends with these lines.
+        let event = unsafe { &mut *self.idle.get() };
+        event.handler = Some(idle);
+        event.data = Rc::as_ptr(self).cast_mut().cast();
+        event.log = log;
+        let queue = &raw mut ngx_posted_next_events;
+        // SAFETY: the event stays where it is until it is dropped, which takes it out of the queue; that is nginx's.
+        unsafe { ngx_post_event(self.idle.get(), queue) };
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        if self.is_posted() {
+            // SAFETY: it is in a queue of nginx's.
+            unsafe { ngx_delete_posted_event(self.idle.get()) };
+        }
+    }
+}
+
+/// nginx has nothing else to do.
+unsafe extern "C" fn idle(event: *mut ngx_event_t) {
+    let Some(event) = NonNull::new(event) else { return };
+    // SAFETY: nginx calls this with an event that `when_idle` has filled.
+    let data = unsafe { event.as_ref() }.data;
+    let Some(timers) = NonNull::new(data.cast::<Timers>()) else { return };
+    // SAFETY: `when_idle` has put them there, and they take their event out of nginx's queue before they are dropped.
+    let timers = unsafe { timers.as_ref() };
+    let shard = timers.shard.borrow().upgrade();
+    if let Some(shard) = shard {
+        Cycle::with_current(|cycle| guard("making an instance", cycle.log(), (), || shard.idle()));
     }
 }
 

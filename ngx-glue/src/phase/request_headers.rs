@@ -34,22 +34,45 @@ pub(crate) fn run(request: Request<'_>) -> isize {
     if let Some(stream) = request.stream() {
         // A stream begins once; a redirect to another location, or a resumed request, comes by here again.
         return match (stream.progress().headers.get(), stream.progress().reading.get()) {
-            (Headers::Paused, _) | (_, Reading::Begun) => DONE,
+            (Headers::Waiting, _) | (_, Reading::Begun) => DONE,
+            (Headers::Paused, _) => wait(stream, request),
             _ => read_body(stream, request).unwrap_or(DECLINED),
         };
     }
-    let (stream, step) = match Stream::begin(request) {
+    let stream = match Stream::begin(request, true) {
         Ok(None) => return DECLINED,
         Err(_) => return INTERNAL_ERROR,
-        Ok(Some(stream)) => (stream, begin(stream, request)),
+        Ok(Some(stream)) => stream,
     };
-    match step {
+    if stream.progress().headers.get() == Headers::Waiting {
+        request.stop_phases();
+        return DONE;
+    }
+    match begin(stream, request) {
         Step::GoOn => read_body(stream, request).unwrap_or(DECLINED),
-        Step::Wait => read_body(stream, request).unwrap_or_else(|| {
-            request.stop_phases();
-            DONE
-        }),
+        Step::Wait => wait(stream, request),
         Step::Answer(code) => code,
+    }
+}
+
+/// A filter holds the headers.
+fn wait(stream: &'static Stream, request: Request<'_>) -> isize {
+    read_body(stream, request).unwrap_or_else(|| {
+        request.stop_phases();
+        DONE
+    })
+}
+
+/// A request that waits for an instance has been woken.
+pub(crate) fn begin_late(stream: &'static Stream, request: Request<'_>) -> Next {
+    match stream.start(request) {
+        Err(_) => Next::Finalize(INTERNAL_ERROR),
+        Ok(false) => Next::Wait,
+        Ok(true) => match begin(stream, request) {
+            // The phase comes by again, and sees how far it is.
+            Step::GoOn | Step::Wait => Next::Run,
+            Step::Answer(code) => Next::Finalize(code),
+        },
     }
 }
 

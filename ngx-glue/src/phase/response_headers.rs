@@ -24,7 +24,7 @@ use crate::{
 pub(crate) fn run(request: Request<'_>) -> isize {
     let (stream, is_new) = match request.stream() {
         Some(stream) => (stream, false),
-        None => match Stream::begin(request) {
+        None => match Stream::begin(request, false) {
             Ok(None) => return request.pass_headers(),
             Ok(Some(stream)) => (stream, true),
             Err(_) => return ERROR,

@@ -8,6 +8,8 @@ pub(crate) enum Headers {
     /// The filters have not seen all of them.
     #[default]
     Pending,
+    /// All instances are in use: phases have stopped until one comes free, or the request has waited long enough.
+    Waiting,
     /// A filter holds them: phases have stopped.
     Paused,
     /// All filters that are to see them have.
@@ -45,6 +47,8 @@ pub(crate) enum Sending {
 pub(crate) struct Progress {
     /// The request's headers.
     pub(crate) headers: Cell<Headers>,
+    /// It has waited for an instance as long as it may.
+    pub(crate) waited_out: Cell<bool>,
     /// Whether we read the request's body.
     pub(crate) reading: Cell<Reading>,
     /// The end of the request's body has come, or it has none.
@@ -97,6 +101,7 @@ impl Progress {
         self.response_came.set(0);
         self.response_bytes.set(0);
         let flags = [
+            &self.waited_out,
             &self.request_ended,
             &self.request_passed,
             &self.is_unannounced,

@@ -2,7 +2,7 @@
 
 use weir_core::chain::Direction;
 
-use super::Stream;
+use super::{Headers, Stream};
 use crate::{
     ngx::{
         code::{CLOSE, ERROR},
@@ -14,6 +14,9 @@ use crate::{
 
 /// The event of `stream` has come: looks at what was asked for since.
 pub(crate) fn run(stream: &'static Stream, request: Request<'_>) -> Next {
+    if stream.progress().headers.get() == Headers::Waiting {
+        return request_headers::begin_late(stream, request);
+    }
     if stream.io.take_close() {
         return Next::Finalize(CLOSE);
     }
