@@ -1,6 +1,6 @@
-//! HTTP/1.1 and HTTP/2 connections to nginx. hyper inside, blocking outside.
+//! HTTP/1.1, HTTP/2 and HTTP/3 connections to nginx. hyper and h3 inside, blocking outside.
 
-use std::{future::Future, net::SocketAddr};
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin};
 
 use http_body_util::BodyExt;
 use hyper::{
@@ -17,8 +17,12 @@ use tokio::{
 
 use crate::{
     http::{self, Payload, Request, Response},
+    tls::Certificate,
     wait::DEADLINE,
 };
+
+mod http3;
+use http3::Quic;
 
 /// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,23 @@ pub struct Connection {
 enum Sender {
     Http1(http1::SendRequest<Payload>),
     Http2(http2::SendRequest<Payload>),
+    Http3(Quic),
+}
+
+/// A connection, or a stream of it, that ended before its response was complete.
+#[derive(Debug)]
+pub struct Broken(String);
+
+impl<E: std::error::Error> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Connection {
@@ -72,6 +93,18 @@ impl Connection {
         Self { runtime, sender, authority: address.to_string() }
     }
 
+    /// Connects over QUIC, in HTTP/3, to a server that has exactly this certificate.
+    ///
+    /// # Panics
+    /// When nobody answers there, or not in that protocol.
+    #[must_use]
+    pub fn open_quic(address: SocketAddr, certificate: &Certificate) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
+        let quic = in_time(&runtime, "connect over QUIC", Quic::open(address, certificate));
+        let authority = format!("{}:{}", certificate.name(), address.port());
+        Self { runtime, sender: Sender::Http3(quic), authority }
+    }
+
     /// Sends a GET request and reads the response.
     ///
     /// # Panics
@@ -95,34 +128,27 @@ impl Connection {
     ///
     /// # Panics
     /// When nothing comes in time.
-    pub fn try_send(&mut self, request: Request) -> hyper::Result<Response> {
+    pub fn try_send(&mut self, request: Request) -> Result<Response, Broken> {
         let what = format!("{} {}", request.method, request.target);
         let request = self.prepare(request);
         in_time(&self.runtime, &what, async {
-            let response = match &mut self.sender {
-                Sender::Http1(sender) => {
-                    sender.ready().await?;
-                    sender.send_request(request).await
-                }
-                Sender::Http2(sender) => sender.send_request(request).await,
-            };
-            collect(response?).await
+            if let Sender::Http1(sender) = &mut self.sender {
+                sender.ready().await?;
+                return collect(sender.send_request(request).await?).await;
+            }
+            self.sender.exchange(request).await
         })
     }
 
-    /// Sends a request over HTTP/2 without waiting for a response, which may never come.
+    /// Sends a request over HTTP/2 or HTTP/3 without waiting for a response, which may never come.
     ///
     /// # Panics
-    /// When this is no HTTP/2 connection, or the request cannot be sent.
+    /// When this is an HTTP/1.1 connection.
     pub fn send_and_forget(&mut self, request: Request) {
-        let request = self.prepare(request);
-        let Sender::Http2(sender) = &self.sender else {
-            panic!("a request without its response needs HTTP/2");
-        };
-        let mut sender = sender.clone();
+        let exchange = self.sender.exchange(self.prepare(request));
         self.runtime.spawn(async move {
             // Nobody is left to be told.
-            let _ = sender.send_request(request).await;
+            let _ = exchange.await;
         });
         // The connection's task runs only while this thread waits for something on its runtime: let it write.
         in_time(&self.runtime, "send a request", async {
@@ -132,23 +158,17 @@ impl Connection {
         });
     }
 
-    /// Sends all requests at once over HTTP/2, and gives the responses in the order of the requests.
+    /// Sends all requests at once over HTTP/2 or HTTP/3, and gives the responses in the order of the requests.
     ///
     /// # Panics
-    /// When this is no HTTP/2 connection, it breaks, or nothing comes in time.
+    /// When this is an HTTP/1.1 connection, it breaks, or nothing comes in time.
     pub fn send_all(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<Response> {
         let requests: Vec<_> = requests.into_iter().map(|request| self.prepare(request)).collect();
-        let Sender::Http2(sender) = &self.sender else {
-            panic!("requests at once need HTTP/2");
-        };
         in_time(&self.runtime, "requests at once", async {
             let mut tasks = JoinSet::new();
             for (index, request) in requests.into_iter().enumerate() {
-                let mut sender = sender.clone();
-                tasks.spawn(async move {
-                    let response = sender.send_request(request).await.expect("a response");
-                    (index, collect(response).await.expect("the response's body"))
-                });
+                let exchange = self.sender.exchange(request);
+                tasks.spawn(async move { (index, exchange.await.expect("a response")) });
             }
             let mut responses = tasks.join_all().await;
             responses.sort_by_key(|(index, _)| *index);
@@ -162,6 +182,7 @@ impl Connection {
         let uri: Uri = match self.sender {
             Sender::Http1(_) => request.target.parse(),
             Sender::Http2(_) => format!("http://{host}{}", request.target).parse(),
+            Sender::Http3(_) => format!("https://{host}{}", request.target).parse(),
         }
         .expect("a request target");
         let mut out = hyper::Request::new(request.body);
@@ -175,19 +196,59 @@ impl Connection {
             Sender::Http2(_) => {
                 out.headers_mut().remove("host");
             }
+            Sender::Http3(_) => {
+                out.headers_mut().remove("host");
+                // hyper does this by itself.
+                if let Some(length) = out.body().length() {
+                    out.headers_mut().insert("content-length", length.into());
+                }
+            }
         }
         out
     }
 }
 
-async fn collect(response: hyper::Response<hyper::body::Incoming>) -> hyper::Result<Response> {
+impl Sender {
+    /// One request of possibly several at once.
+    fn exchange(
+        &self,
+        request: hyper::Request<Payload>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response, Broken>> + Send>> {
+        match self {
+            Self::Http1(_) => panic!("requests at once need HTTP/2 or HTTP/3"),
+            Self::Http2(sender) => {
+                let mut sender = sender.clone();
+                Box::pin(async move { collect(sender.send_request(request).await?).await })
+            }
+            Self::Http3(quic) => {
+                let quic = quic.clone();
+                Box::pin(async move { quic.send(request).await })
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Sender::Http3(quic) = &self.sender {
+            // A server that is told nothing keeps the connection, and does not stop gracefully.
+            let quic = quic.clone();
+            let _ = self.runtime.block_on(async { timeout(DEADLINE, quic.close()).await });
+        }
+    }
+}
+
+async fn collect(response: hyper::Response<hyper::body::Incoming>) -> Result<Response, Broken> {
     let (head, body) = response.into_parts();
-    let body = body.collect().await?.to_bytes().to_vec();
+    let body = body.collect().await?;
+    let trailers = body.trailers().map(http::from_map).unwrap_or_default();
+    let body = body.to_bytes().to_vec();
     Ok(Response {
         status: head.status.as_u16(),
         version: http::version(head.version),
         headers: http::from_map(&head.headers),
         body,
+        trailers,
     })
 }
 

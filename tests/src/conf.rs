@@ -25,6 +25,8 @@ pub struct Conf {
     servers: Vec<String>,
     /// Which of the servers speak TLS.
     tls: Vec<usize>,
+    /// Which of the servers speak HTTP/3 as well.
+    quic: Vec<usize>,
     verbatim: Option<(String, usize)>,
     values: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
@@ -53,6 +55,7 @@ impl Conf {
             http: String::new(),
             servers: Vec::new(),
             tls: Vec::new(),
+            quic: Vec::new(),
             verbatim: None,
             values: Vec::new(),
             files: Vec::new(),
@@ -139,6 +142,15 @@ impl Conf {
             .file(&format!("cert{n}.pem"), certificate.certificate.clone())
             .file(&format!("key{n}.pem"), certificate.key.clone());
         conf.tls.push(n);
+        conf
+    }
+
+    /// Adds a server for HTTPS and HTTP/3 with a port of its own, of TCP and of UDP, as [`Conf::server`] does.
+    #[must_use]
+    pub fn quic_server(self, certificate: &Certificate, text: &str) -> Self {
+        let n = self.servers.len();
+        let mut conf = self.tls_server(certificate, text);
+        conf.quic.push(n);
         conf
     }
 
@@ -254,7 +266,11 @@ impl Conf {
         text.push_str(&self.http);
         for (index, server) in self.servers.iter().enumerate() {
             let tls = if self.tls.contains(&index) { " ssl" } else { "" };
-            let listen = format!("listen 127.0.0.1:@PORT{index}@{tls};");
+            let mut listen = format!("listen 127.0.0.1:@PORT{index}@{tls};");
+            if self.quic.contains(&index) {
+                // Without `reuseport` packets of a connection would reach any worker.
+                let _ = write!(listen, "\nlisten 127.0.0.1:@PORT{index}@ quic reuseport;");
+            }
             // Writing to a string cannot fail.
             let _ = writeln!(text, "server {{\n{listen}\n{server}\n}}");
         }

@@ -87,6 +87,8 @@ pub struct Response {
     pub headers: Headers,
     /// The body, chunks put together.
     pub body: Vec<u8>,
+    /// All trailers that came after the body, where the client reads any.
+    pub trailers: Headers,
 }
 
 impl Response {
@@ -143,7 +145,7 @@ pub(crate) fn parse_head(head: &str) -> Response {
         .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no header: {line}")))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Response { status, version, headers, body: Vec::new() }
+    Response { status, version, headers, body: Vec::new(), trailers: Headers::new() }
 }
 
 /// Bytes as text, one `char` each.
@@ -194,6 +196,16 @@ impl Payload {
     pub(crate) fn chunked<C: Into<Vec<u8>>>(chunks: impl IntoIterator<Item = C>) -> Self {
         let chunks = chunks.into_iter().map(|chunk| Bytes::from(chunk.into())).collect();
         Self { chunks, unsized_: true }
+    }
+
+    /// Its length, if it is known and there is a body.
+    pub(crate) fn length(&self) -> Option<usize> {
+        let length = self.chunks.iter().map(Bytes::len).sum();
+        (!self.unsized_ && length > 0).then_some(length)
+    }
+
+    pub(crate) fn into_chunks(self) -> impl Iterator<Item = Bytes> {
+        self.chunks.into_iter()
     }
 }
 

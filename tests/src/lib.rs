@@ -22,7 +22,7 @@
 //! | [`conf`] | the pieces of an nginx.conf, and the placeholders in them |
 //! | [`nginx`] | a running nginx: start, reload, stop, its log, its workers |
 //! | [`http`] | requests and responses as tests write and read them |
-//! | [`client`] | HTTP/1.1 and HTTP/2 connections |
+//! | [`client`] | HTTP/1.1, HTTP/2 and HTTP/3 connections |
 //! | [`raw`] | bytes on a socket: HTTP/1.0, pipelining, what no client library sends |
 //! | [`origin`] | a server in this process that records what it was asked |
 //! | [`tls`] | certificates, and curl as a client |

@@ -46,6 +46,11 @@ impl Certificate {
         Self { folder, name: name.to_owned(), certificate, key }
     }
 
+    /// The host that it is for.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Requests `target` over HTTPS by curl, which knows this certificate; `arguments` are curl's own, such as `--http2`.
     ///
     /// # Panics

@@ -77,6 +77,16 @@ impl Request<'_> {
         });
     }
 
+    /// All of the body has come: nginx's reader of HTTP/3 forgets that each time it asks filters for what they hold of
+    /// it (`ngx_http_v3_request_body_filter()`), and would wait for more.
+    pub(crate) fn remember_body_has_come(self) {
+        let body = NonNull::new(self.peek(|r| r.request_body));
+        if let Some(body) = body.filter(|_| self.version() >= 3000) {
+            // SAFETY: the record of the body is in the request's pool; the reference ends with this line.
+            unsafe { &mut *body.as_ptr() }.rest = 0;
+        }
+    }
+
     /// Whether the whole body has been read, and nothing of what follows it with it: bodies of announced length are
     /// read to that length (`ngx_http_do_read_client_request_body()`).
     pub(crate) fn has_exactly_read_body(self) -> bool {

@@ -39,14 +39,25 @@ impl<'a> HeadersIn<'a> {
         unsafe { Table::new(list, self.0) }
     }
 
-    /// The host as the client sent it, port included; where the request has no such header, the host without port.
+    /// The host as the client sent it, port included; where the request says nothing of it, the host without port.
     pub(crate) fn authority(self) -> &'a [u8] {
         let host = NonNull::new(self.0.peek(|r| r.headers_in.host));
         match host {
             // SAFETY: the pointer leads to a field of the request's.
             Some(host) => unsafe { Field::new(host, self.0) }.value(),
-            None => self.0.part(super::request::Part::Server),
+            None => self.pseudo_authority().unwrap_or_else(|| self.0.part(super::request::Part::Server)),
         }
+    }
+
+    /// `:authority` of a request of HTTP/3, for which nginx makes no Host header (`ngx_http_v3_init_pseudo_headers()`).
+    fn pseudo_authority(self) -> Option<&'a [u8]> {
+        if self.0.version() < 3000 {
+            return None;
+        }
+        let (start, end) = self.0.peek(|r| (r.host_start, r.host_end));
+        let len = end.addr().checked_sub(start.addr()).filter(|_| !start.is_null())?;
+        // SAFETY: both are of one value, in the pool of the stream's connection, which outlives the request.
+        Some(unsafe { self.0.lend(ngx_str_t { len, data: start }) })
     }
 
     /// Makes the list say that the body has that length, where it says something of it; false without memory.

@@ -30,6 +30,9 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     if request.streams_body() && !request.is_chunked() && stream.wants(Callback::RequestBody) {
         request.announce_no_length();
     }
+    if body.is_none() && progress.request_came.get() {
+        request.remember_body_has_come();
+    }
     let done = match body {
         Some(body) if !progress.request_ended.get() && stream.wants(Callback::RequestBody) => {
             feed(stream, request, body)
@@ -49,6 +52,7 @@ fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>) -> isize 
         return request.pass_request_body(Some(body));
     }
     stream.progress().request_ended.set(measure.last);
+    stream.progress().request_came.set(measure.last);
     stream.io.lane(Direction::Request).take_in(body);
     let verdict = stream.drive(Direction::Request, |chain| chain.body(Direction::Request, measure.last));
     advance(stream, request, verdict, Some(body))

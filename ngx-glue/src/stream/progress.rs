@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     pub(crate) reading: Cell<Reading>,
     /// The end of the request's body has come, or it has none.
     pub(crate) request_ended: Cell<bool>,
+    /// The end of the request's body has been shown to filters.
+    pub(crate) request_came: Cell<bool>,
     /// The end of the request's body has been passed on.
     pub(crate) request_passed: Cell<bool>,
     /// Bytes of the request's body that have been passed on.
@@ -103,6 +105,7 @@ impl Progress {
         let flags = [
             &self.waited_out,
             &self.request_ended,
+            &self.request_came,
             &self.request_passed,
             &self.is_unannounced,
             &self.had_length,
