@@ -246,6 +246,13 @@ impl<H: Host> Chain<H> {
         if flow.headers_held || flow.trailers_held { Verdict::Pause } else { Verdict::Continue }
     }
 
+    /// Filter number `at` has sent a local response in a callback that is none of this chain's: in that of another
+    /// request, or of a root context. The verdict is the one that its own callback would have had.
+    pub fn answer(&mut self, at: usize) -> Verdict {
+        self.pass_by(at);
+        Verdict::LocalResponse
+    }
+
     /// Whether the headers have got past the last filter.
     #[must_use]
     pub fn headers_passed(&self, direction: Direction) -> bool {

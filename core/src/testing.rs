@@ -141,6 +141,8 @@ impl RootHost for Worker {
 /// A local response that a filter sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    /// Number of the filter that sent it.
+    pub filter: usize,
     /// Its status.
     pub status: u16,
     /// Its details.
@@ -424,7 +426,7 @@ impl StreamHost for Request {
         if parts.gone { None } else { Some(lend(&mut parts.properties)) }
     }
 
-    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
+    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError> {
         let mut parts = self.parts.borrow_mut();
         if parts.gone {
             return Err(StreamError::Gone);
@@ -436,6 +438,7 @@ impl StreamHost for Request {
             return Err(StreamError::NoMemory);
         }
         parts.sent = Some(Sent {
+            filter,
             status: response.status,
             details: response.details.to_vec(),
             body: response.body.to_vec(),

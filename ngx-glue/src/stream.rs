@@ -210,6 +210,24 @@ impl Stream {
         self.wake.post(self);
     }
 
+    /// The event that wakes it.
+    pub(crate) fn wake_event(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// A filter holds the request's headers, or the response: the stream is looked at again after a while.
+    ///
+    /// That is also how a worker that shuts down knows of it: it waits only for what has a timer
+    /// (`ngx_event_no_timers_left()`), and what waits for a filter need not have one of nginx's.
+    pub(crate) fn watch(&'static self, milliseconds: usize) {
+        self.wake.set_timer(self, milliseconds);
+    }
+
+    /// No filter holds the request's headers, nor the response.
+    pub(crate) fn stop_watching(&self) {
+        self.wake.stop_timer();
+    }
+
     /// Ends the contexts of the stream: `on_done`, `on_log`, `on_delete`. Once.
     pub(crate) fn finish(&self) {
         if self.progress.finished.replace(true) {

@@ -113,6 +113,8 @@ fn a_graceful_stop_waits_for_held_requests_only_as_long_as_their_clients() {
     drop(raw);
     let mut nginx = nginx;
     assert!(nginx.wait_for_end().success());
+    let log = nginx.log();
+    assert!(log.contains("A trace: on_delete") && !log.contains("[alert]"), "{log}");
 }
 
 /// The smallest module goes through all phases without a callback of its own.

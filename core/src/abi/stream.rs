@@ -73,7 +73,8 @@ pub(super) fn send_local_response<H: Host>(
         headers: LocalHeaders::new(pairs),
         grpc_status: u32::try_from(grpc_status).ok(),
     };
-    let sent = stream.ok_or(StreamError::Gone).and_then(|stream| stream.send_local_response(&response));
+    let sent = stream.zip(state.contexts.effective_filter()).ok_or(StreamError::Gone);
+    let sent = sent.and_then(|(stream, filter)| stream.send_local_response(&response, filter));
     if let Err(error) = sent {
         state.warn(&format!("local response with status {status} dropped: {error}"));
         // As with maps: the answer is one that the SDK survives.

@@ -78,6 +78,8 @@ impl<H: Host> Chain<H> {
                         return Verdict::Pause;
                     }
                     Hold::TooLarge => return Verdict::TooLarge,
+                    // Headers that the filter holds do not leave because of a body that is too large.
+                    Hold::StreamThrough if self.holds_headers(direction, order) => return Verdict::TooLarge,
                     Hold::StreamThrough => verdict = Verdict::Continue,
                 }
             }

@@ -28,11 +28,14 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
 
     /// Records a response that the proxy sends, once the callback has returned, in place of any other.
     ///
-    /// Everything in `response` is borrowed from the guest and has to be copied.
+    /// Everything in `response` is borrowed from the guest and has to be copied. Where the callback is none of this
+    /// stream's chain, but one of another stream or of a root context, no verdict will say so: the proxy sees to it in
+    /// an event of its own, and tells the chain that filter number `filter` has answered
+    /// ([`Chain::answer`](crate::chain::Chain::answer)).
     ///
     /// # Errors
     /// [`StreamError::TooLate`] when the response's headers have left.
-    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError>;
+    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError>;
 
     /// Forgets the local response that was recorded last: the callback that sent it has failed.
     fn withdraw_local_response(&self);

@@ -93,8 +93,15 @@ impl StreamHost for RequestToken {
         self.io()?.with_properties(lend)
     }
 
-    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
-        self.io().ok_or(StreamError::Gone)?.answer(response)
+    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError> {
+        let io = self.io().ok_or(StreamError::Gone)?;
+        io.answer(response)?;
+        // Below a callback of this request its verdict says so; otherwise the event sees to it.
+        if !self.stream.is_called() {
+            io.set_answered(filter);
+            self.stream.wake();
+        }
+        Ok(())
     }
 
     fn withdraw_local_response(&self) {

@@ -3,7 +3,7 @@
 use nginx_sys::{
     NGX_DECLINED, NGX_DONE, NGX_ERROR, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_CLOSE,
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_OK, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-    NGX_HTTP_SERVICE_UNAVAILABLE, NGX_OK, ngx_int_t,
+    NGX_HTTP_REQUEST_TIME_OUT, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_OK, ngx_int_t,
 };
 
 /// Done, or go on.
@@ -28,6 +28,9 @@ pub(crate) const CLOSE: ngx_int_t = NGX_HTTP_CLOSE as ngx_int_t;
 
 /// The client has gone away (499).
 pub(crate) const CLIENT_GONE: ngx_int_t = NGX_HTTP_CLIENT_CLOSED_REQUEST as ngx_int_t;
+
+/// The client has taken too long (408), or a filter: the request is terminated without a response.
+pub(crate) const TIMED_OUT: ngx_int_t = NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t;
 
 /// Status 500.
 pub(crate) const INTERNAL_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;

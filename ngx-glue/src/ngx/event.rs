@@ -1,12 +1,13 @@
-//! Posted events (`src/event/ngx_event_posted.h`): how a paused request goes on, never below a callback of a guest.
+//! Events of our own (`src/event/ngx_event_posted.h`): how a paused request goes on, never below a callback of a guest.
 
 use std::{cell::UnsafeCell, fmt, ptr::NonNull};
 
 use nginx_sys::{
-    NGX_HTTP_SPECIAL_RESPONSE, ngx_delete_posted_event, ngx_event_t, ngx_http_block_reading,
-    ngx_http_core_run_phases, ngx_http_finalize_request, ngx_http_log_ctx_t,
+    NGX_HTTP_SPECIAL_RESPONSE, ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t,
+    ngx_http_block_reading, ngx_http_core_run_phases, ngx_http_finalize_request, ngx_http_log_ctx_t,
     ngx_http_read_client_request_body, ngx_http_request_empty_handler, ngx_http_request_t,
-    ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_post_event, ngx_posted_events,
+    ngx_http_run_posted_requests, ngx_http_test_reading, ngx_int_t, ngx_msec_t, ngx_post_event,
+    ngx_posted_events,
 };
 
 use super::{cycle::Cycle, guard::guard, request::Request};
@@ -51,25 +52,60 @@ impl Wake {
         unsafe { &*self.0.get() }.posted() != 0
     }
 
-    /// Wakes `stream`, whose event this is, when nginx has got control back. Posting twice is posting once.
-    pub(crate) fn post(&'static self, stream: &'static Stream) {
-        if self.is_posted() {
-            return;
-        }
+    fn has_timer(&self) -> bool {
+        // SAFETY: this is nginx's one thread, and the reference ends here.
+        unsafe { &*self.0.get() }.timer_set() != 0
+    }
+
+    /// Makes this the event of `stream`.
+    fn fill(&'static self, stream: &'static Stream) {
         let log = Cycle::with_current(|cycle| cycle.log().as_ptr());
-        // SAFETY: this is nginx's one thread, the event is in no queue, and the reference ends with these lines.
+        // SAFETY: this is nginx's one thread, and the reference ends with these lines.
         let event = unsafe { &mut *self.0.get() };
         event.handler = Some(wake);
         event.data = std::ptr::from_ref(stream).cast_mut().cast();
         // Debugging lines of nginx's use it.
         event.log = log;
+    }
+
+    /// Wakes `stream`, whose event this is, in so many milliseconds from now, and not when it was to be before.
+    pub(crate) fn set_timer(&'static self, stream: &'static Stream, time: ngx_msec_t) {
+        self.fill(stream);
+        // SAFETY: the event is never freed, and `stop_timer` takes this back.
+        unsafe { ngx_add_timer(self.0.get(), time) };
+    }
+
+    /// Takes a timer back, if there is one.
+    pub(crate) fn stop_timer(&self) {
+        if self.has_timer() {
+            // SAFETY: it is in nginx's tree of timers.
+            unsafe { ngx_del_timer(self.0.get()) };
+        }
+    }
+
+    /// Whether the timer has run off; forgets that.
+    fn take_timeout(&self) -> bool {
+        // SAFETY: this is nginx's one thread, and the reference ends with this function.
+        let event = unsafe { &mut *self.0.get() };
+        let timed_out = event.timedout() != 0;
+        event.set_timedout(0);
+        timed_out
+    }
+
+    /// Wakes `stream`, whose event this is, when nginx has got control back. Posting twice is posting once.
+    pub(crate) fn post(&'static self, stream: &'static Stream) {
+        if self.is_posted() {
+            return;
+        }
+        self.fill(stream);
         let queue = &raw mut ngx_posted_events;
         // SAFETY: the event is never freed, and the queue is nginx's own.
         unsafe { ngx_post_event(self.0.get(), queue) };
     }
 
-    /// Takes the event back, if it is posted.
+    /// Takes the event back, if it is posted or has a timer.
     pub(crate) fn cancel(&self) {
+        self.stop_timer();
         if self.is_posted() {
             // SAFETY: it is in a queue of nginx's.
             unsafe { ngx_delete_posted_event(self.0.get()) };
@@ -77,7 +113,7 @@ impl Wake {
     }
 }
 
-/// nginx handles a posted event.
+/// nginx handles a posted event, or one whose time has come.
 unsafe extern "C" fn wake(event: *mut ngx_event_t) {
     let Some(event) = NonNull::new(event) else { return };
     // SAFETY: nginx calls this with an event that `post` has filled.
@@ -90,7 +126,8 @@ unsafe extern "C" fn wake(event: *mut ngx_event_t) {
     let next =
         guard("resuming a request", request.log(), Next::Finalize(super::code::INTERNAL_ERROR), || {
             request.name_in_log();
-            resume::run(stream, request)
+            let timed_out = stream.wake_event().take_timeout();
+            resume::run(stream, request, timed_out)
         });
     // SAFETY: `request` was alive above, nothing of it is used after this, and nginx handles our event: the request
     // may be freed.
@@ -177,6 +214,16 @@ impl Request<'_> {
             r.read_event_handler = Some(ngx_http_test_reading);
             r.write_event_handler = Some(ngx_http_request_empty_handler);
         });
+        let Some(read) = NonNull::new(self.connection().peek(|c| c.read)) else { return };
+        // SAFETY: the event of a live connection; the reference is not used after the next line.
+        let event = unsafe { read.as_ref() };
+        if event.ready() != 0 && event.posted() == 0 {
+            // That the client has gone may have come together with its request, and then no other event tells of it
+            // (`ngx_http_upstream_init_request()` does the same).
+            let queue = &raw mut ngx_posted_events;
+            // SAFETY: the event is in no queue, and leaves this one when its connection is closed.
+            unsafe { ngx_post_event(read.as_ptr(), queue) };
+        }
     }
 
     /// Lines in the connection's log name this request (`ngx_http_set_log_request()`).

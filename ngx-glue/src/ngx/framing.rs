@@ -18,6 +18,11 @@ impl Request<'_> {
         });
     }
 
+    /// Milliseconds for which a response may come to a halt (`send_timeout`).
+    pub(crate) fn send_timeout(self) -> usize {
+        self.core_location().map_or(60_000, |conf| conf.send_timeout)
+    }
+
     /// Parts of the response cannot be asked for.
     pub(crate) fn forbid_ranges(self) {
         self.edit(|r| r.set_allow_ranges(0));

@@ -270,11 +270,15 @@ impl Lane {
         self.state.borrow().is_resized
     }
 
-    /// Whether something is on its way: held, waiting, or passed on and not sent.
-    pub(crate) fn is_busy(&self) -> bool {
+    /// Whether something is kept here: held, waiting, or kept back.
+    pub(crate) fn is_kept(&self) -> bool {
         let state = self.state.borrow();
-        let kept = !state.waiting.is_empty() || !state.ready.is_empty();
-        kept || state.outgoing.is_busy() || state.held.iter().any(|held| held.is_held)
+        !state.waiting.is_empty() || !state.ready.is_empty() || state.held.iter().any(|held| held.is_held)
+    }
+
+    /// Whether something is on its way: kept here, or passed on and not sent.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_kept() || self.state.borrow().outgoing.is_busy()
     }
 
     /// The parcel goes on as it came, in nginx's chain.

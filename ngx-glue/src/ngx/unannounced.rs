@@ -13,6 +13,7 @@ use super::{
     guard::guard,
     request::Request,
 };
+use crate::phase::request_body::can_announce_length;
 
 /// What makes the request to an upstream.
 pub(crate) type CreateRequest = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
@@ -81,6 +82,9 @@ unsafe extern "C" fn create_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
             return made;
         }
         // The upstream's protocol has no chunks: it is told the length, which must be kept.
+        if !can_announce_length(stream, request) {
+            return ERROR;
+        }
         // SAFETY: as above; a request made before is left in the pool.
         unsafe { original(request.as_ptr()) }
     })

@@ -101,6 +101,28 @@ impl<'a> Upstream<'a> {
     }
 }
 
+impl Request<'_> {
+    /// Whether more can come from an upstream, for which nginx waits as long as its own timer says.
+    pub(crate) fn reads_from_upstream(self) -> bool {
+        let connection = Upstream::of(self).and_then(Upstream::connection);
+        let read = connection.and_then(|connection| NonNull::new(connection.peek(|c| c.read)));
+        // SAFETY: the event of a connection that is open; the reference ends here.
+        read.map(|read| unsafe { read.as_ref() })
+            .is_some_and(|read| read.timer_set() != 0 && read.eof() == 0 && read.error() == 0)
+    }
+
+    /// Whether nginx has given up the upstream whose response it was passing on: what it passes on then without any
+    /// bytes is only to be written out (`ngx_http_upstream_finalize_request()`).
+    pub(crate) fn has_given_up_upstream(self) -> bool {
+        let upstream = NonNull::new(self.peek(|r| r.upstream));
+        // SAFETY: the record is in the request's pool; the reference ends here.
+        upstream.map(|upstream| unsafe { upstream.as_ref() }).is_some_and(|upstream| {
+            // Set from when a peer is asked until the response has ended, one way or the other.
+            upstream.header_sent() != 0 && upstream.cleanup.is_null()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::PeerFailure;

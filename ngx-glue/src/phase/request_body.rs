@@ -109,7 +109,8 @@ fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) 
     let lane = stream.io.lane(Direction::Request);
     let last = stream.body_ended(Direction::Request) && !progress.request_passed.get();
     if lane.len() == 0 && !last {
-        return OK;
+        // nginx's buffer may be full of what has been passed on before, and has to be emptied.
+        return request.pass_request_body(None);
     }
     let total = progress.request_bytes.get().saturating_add(lane.len() as u64);
     progress.request_bytes.set(total);
@@ -139,18 +140,7 @@ fn settle_length(stream: &Stream, request: Request<'_>, total: u64, last: bool) 
         return true;
     }
     if request.is_reading_body() && !request.is_chunked() {
-        let announced = u64::try_from(request.body_length()).unwrap_or_default();
-        let kept = if last { total == announced } else { total <= announced };
-        if !kept {
-            request.log().write(
-                Level::Error,
-                format_args!(
-                    "weir: a filter has changed the size of a request's body after its headers have been passed on \
-                     with Content-Length {announced}: set proxy_http_version 1.1, or proxy_request_buffering on"
-                ),
-            );
-        }
-        return kept;
+        return keeps_length(request, total, last);
     }
     if last && !request.is_reading_body() {
         request.set_body_length(total);
@@ -159,9 +149,37 @@ fn settle_length(stream: &Stream, request: Request<'_>, total: u64, last: bool) 
     true
 }
 
+/// Whether `total` bytes, of which more follow or which are the last, are in agreement with the announced length. That
+/// they are not is logged.
+fn keeps_length(request: Request<'_>, total: u64, last: bool) -> bool {
+    let announced = u64::try_from(request.body_length()).unwrap_or_default();
+    let kept = if last { total == announced } else { total <= announced };
+    if !kept {
+        request.log().write(
+            Level::Error,
+            format_args!(
+                "weir: a filter has changed the size of a request's body after its headers have been passed on with \
+                 Content-Length {announced}: set proxy_http_version 1.1, or proxy_request_buffering on"
+            ),
+        );
+    }
+    kept
+}
+
+/// Whether the upstream can be told the length that the client has announced: what has been read with the headers may
+/// have grown beyond that already.
+pub(crate) fn can_announce_length(stream: &Stream, request: Request<'_>) -> bool {
+    keeps_length(request, stream.progress().request_bytes.get(), false)
+}
+
 /// Filter number `filter` has asked for what it holds of the body to go on.
 pub(super) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) {
     let verdict = stream.drive(Direction::Request, |chain| chain.resume(Direction::Request, filter));
+    end(stream, request, verdict);
+}
+
+/// Does what a verdict says that an event has led to.
+pub(super) fn end(stream: &'static Stream, request: Request<'_>, verdict: Verdict) {
     let code = advance(stream, request, verdict, None);
     stream.io.lane(Direction::Request).settle();
     if code != OK {

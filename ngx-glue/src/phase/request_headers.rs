@@ -18,6 +18,9 @@ use crate::{
     stream::{Headers, Reading, Stream},
 };
 
+/// Milliseconds after which a request that is held is looked at, to find that it still is: nothing bounds that.
+pub(crate) const WATCH: usize = 3_600_000;
+
 /// What becomes of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -86,6 +89,11 @@ fn begin(stream: &'static Stream, request: Request<'_>) -> Step {
 
 fn proceed(stream: &'static Stream, request: Request<'_>, verdict: Verdict) -> Step {
     stream.progress().headers.set(if verdict == Verdict::Pause { Headers::Paused } else { Headers::Seen });
+    if verdict == Verdict::Pause {
+        stream.watch(WATCH);
+    } else {
+        stream.stop_watching();
+    }
     match verdict {
         Verdict::Continue => Step::GoOn,
         Verdict::Pause => Step::Wait,
@@ -125,6 +133,27 @@ pub(crate) fn body_read(request: Request<'_>) -> Next {
         return Next::Wait;
     }
     Next::Run
+}
+
+/// Filter number `filter` has sent a local response in no callback of this request, whose own response has not begun.
+/// `None` where nobody waits for that: it takes the place of the response when that comes.
+pub(crate) fn answer(stream: &'static Stream, request: Request<'_>, filter: usize) -> Option<Next> {
+    let progress = stream.progress();
+    let (headers, reading) = (progress.headers.get(), progress.reading.get());
+    if headers == Headers::Paused && reading != Reading::Begun {
+        let verdict = stream.drive(Direction::Request, |chain| chain.answer(filter));
+        return Some(match proceed(stream, request, verdict) {
+            Step::Answer(code) => Next::Finalize(code),
+            Step::GoOn | Step::Wait => Next::Wait,
+        });
+    }
+    if reading == Reading::Begun || stream.io.lane(Direction::Request).is_held() {
+        let verdict = stream.drive(Direction::Request, |chain| chain.answer(filter));
+        request_body::end(stream, request, verdict);
+        return Some(Next::Read);
+    }
+    stream.io.set_answered(filter);
+    None
 }
 
 /// Filter number `filter` has asked for what it holds to go on.

@@ -37,6 +37,12 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
     let measure = body.measure();
     let last = measure.last || (measure.last_in_chain && !request.is_main());
     let nothing = measure.bytes == 0 && !last;
+    if nothing && request.has_given_up_upstream() && !progress.response_ended.get() {
+        // The end will not come: what waits for it must not.
+        if progress.keeps_headers() || lane.is_kept() {
+            return broken(stream, request);
+        }
+    }
     let is_held = progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused;
     if !is_held && nothing && progress.keeps_headers() {
         // It only asks for what is before it to be written.
@@ -101,7 +107,7 @@ pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usiz
 
 /// Goes on after filters have been called, with what they have let go. `came` is what the parcel is made of, where it
 /// has come just now.
-pub(super) fn advance(
+pub(crate) fn advance(
     stream: &'static Stream,
     request: Request<'_>,
     verdict: Verdict,
@@ -120,18 +126,22 @@ pub(super) fn advance(
             sending::go_on(stream, request, came)
         }
         Verdict::Closed => broken(stream, request),
-        // The headers have left: nothing is left to say but that the response is broken.
-        _ if progress.sending.get() == Sending::Sent => {
+        verdict => {
+            let is_sent = progress.sending.get() == Sending::Sent;
             if verdict == Verdict::TooLarge {
                 request.log().write(
                     Level::Error,
-                    "weir: a filter holds more of the response's body than \"proxy_wasm_response_body_buffer\" \
-                     allows, and its headers have left: the connection is closed",
+                    format_args!(
+                        "weir: a filter holds more of the response's body than \"proxy_wasm_response_body_buffer\" \
+                         allows{}",
+                        if is_sent { ", and its headers have left: the connection is closed" } else { "" }
+                    ),
                 );
             }
-            broken(stream, request)
-        }
-        verdict => {
+            // When the headers have left nothing is left to say but that the response is broken.
+            if is_sent {
+                return broken(stream, request);
+            }
             stream.io.lane(Direction::Response).discard();
             let local = response_headers::replacement_for(stream, request, verdict);
             response_headers::as_body_filter(response_headers::show(stream, request, local))

@@ -43,7 +43,12 @@ pub(crate) fn run(request: Request<'_>) -> isize {
     }
     let replacement = match stream.io.take_local() {
         // What a filter has sent while the request's body was read.
-        Some(local) => Some(local),
+        Some(local) => {
+            if let Some(filter) = stream.io.take_answered() {
+                stream.drive(Direction::Response, |chain| chain.answer(filter));
+            }
+            Some(local)
+        }
         None if is_new && request.has_begun() => match request_headers_late(stream, request) {
             Verdict::Closed => return ERROR,
             verdict => replacement_for(stream, request, verdict),

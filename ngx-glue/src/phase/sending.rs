@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// A filter holds the headers.
-pub(super) fn hold_headers(stream: &Stream, request: Request<'_>) -> isize {
+pub(super) fn hold_headers(stream: &'static Stream, request: Request<'_>) -> isize {
     keep_headers(stream, request, Sending::Held)
 }
 
-fn keep_headers(stream: &Stream, request: Request<'_>, sending: Sending) -> isize {
+fn keep_headers(stream: &'static Stream, request: Request<'_>, sending: Sending) -> isize {
     stream.progress().sending.set(sending);
     if stream.progress().no_body.get() {
         // Nobody is to make a body, and nginx's own filter, which says so, has not been called.
@@ -44,7 +44,7 @@ fn keep_headers(stream: &Stream, request: Request<'_>, sending: Sending) -> isiz
 }
 
 /// No filter holds the headers: they are sent, or wait for the first part of the body.
-pub(super) fn let_headers_go(stream: &Stream, request: Request<'_>) -> isize {
+pub(super) fn let_headers_go(stream: &'static Stream, request: Request<'_>) -> isize {
     let announced = HeadersOut::of(request).content_length().is_some();
     if announced && request.is_main() && body_is_wanted(stream) && !request.cuts_ranges() {
         return keep_headers(stream, request, Sending::Waiting);
@@ -52,7 +52,7 @@ pub(super) fn let_headers_go(stream: &Stream, request: Request<'_>) -> isize {
     send_headers(stream, request)
 }
 
-fn send_headers(stream: &Stream, request: Request<'_>) -> isize {
+fn send_headers(stream: &'static Stream, request: Request<'_>) -> isize {
     let progress = stream.progress();
     let out = HeadersOut::of(request);
     let were_kept = progress.keeps_headers();
@@ -138,7 +138,7 @@ fn has_ended(stream: &Stream) -> bool {
 
 /// Whether all bytes are there that a Content-Length speaks of, though not the end: only then filters that add to the
 /// end of a body do so, and a body that turns out longer must not look complete.
-fn is_complete(stream: &Stream, request: Request<'_>, total: u64) -> bool {
+fn is_complete(stream: &'static Stream, request: Request<'_>, total: u64) -> bool {
     let progress = stream.progress();
     if progress.sending.get() == Sending::Waiting {
         let all = HeadersOut::of(request).content_length() == Some(progress.response_came.get());
@@ -149,7 +149,7 @@ fn is_complete(stream: &Stream, request: Request<'_>, total: u64) -> bool {
 
 /// The first part of the body has got past the filters: settles what the headers say of its length, which is `whole` if
 /// that was all of it.
-fn settle_length(stream: &Stream, request: Request<'_>, whole: Option<u64>) {
+fn settle_length(stream: &'static Stream, request: Request<'_>, whole: Option<u64>) {
     let out = HeadersOut::of(request);
     if whole.is_some() || stream.io.lane(Direction::Response).is_resized() {
         out.set_content_length(whole);
@@ -158,7 +158,7 @@ fn settle_length(stream: &Stream, request: Request<'_>, whole: Option<u64>) {
 
 /// Whether the body is as long as the headers that have left say, as far as it has come: `total` bytes. That it is not
 /// is logged.
-fn keeps_promise(stream: &Stream, request: Request<'_>, total: u64, last: bool) -> bool {
+fn keeps_promise(stream: &'static Stream, request: Request<'_>, total: u64, last: bool) -> bool {
     let Some(announced) = stream.progress().announced.get() else { return true };
     if total <= announced && !(last && total < announced && stream.io.lane(Direction::Response).is_resized())
     {
@@ -175,11 +175,18 @@ fn keeps_promise(stream: &Stream, request: Request<'_>, total: u64, last: bool) 
 }
 
 /// Passes a part of the body on that no filter sees.
-pub(super) fn pass_untouched(stream: &Stream, request: Request<'_>, body: Body<'_>, last: bool) -> isize {
+pub(super) fn pass_untouched(
+    stream: &'static Stream,
+    request: Request<'_>,
+    body: Body<'_>,
+    last: bool,
+) -> isize {
     if last {
         stream.progress().response_passed.set(true);
     }
     let sent = stream.io.tail().pass_body(request, Some(body));
+    // It may have taken with it what was passed on before.
+    stream.io.lane(Direction::Response).settle();
     mark(stream, request);
     sent
 }
@@ -201,10 +208,15 @@ pub(super) fn write_out(stream: &'static Stream, request: Request<'_>) -> isize 
 }
 
 /// Tells nginx whether something of the response is kept here.
-pub(super) fn mark(stream: &Stream, request: Request<'_>) {
+pub(super) fn mark(stream: &'static Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
     let progress = stream.progress();
     let keeps_end = progress.trailers.get() && !progress.response_passed.get();
     let is_kept = progress.keeps_headers() || keeps_end || lane.is_busy() || stream.io.tail().is_busy();
     request.set_buffered_here(is_kept);
+    if progress.sending.get() == Sending::Held || lane.is_held() || keeps_end {
+        stream.watch(request.send_timeout());
+    } else {
+        stream.stop_watching();
+    }
 }

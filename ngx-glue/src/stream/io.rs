@@ -44,6 +44,7 @@ pub(crate) struct StreamIo {
     local: Cell<Option<Local<'static>>>,
     details: Cell<&'static [u8]>,
     wishes: RefCell<Vec<(Direction, usize)>>,
+    answered: Cell<Option<usize>>,
     close: Cell<bool>,
     finished: Cell<bool>,
 }
@@ -63,6 +64,7 @@ impl StreamIo {
         self.response.set(Access::None);
         self.properties.borrow_mut().clear();
         self.local.set(None);
+        self.answered.set(None);
         self.details.set(&[]);
         self.tail.clear();
         self.create_request.set(None);
@@ -191,6 +193,21 @@ impl StreamIo {
     /// Takes the local response that was recorded.
     pub(crate) fn take_local(&self) -> Option<Local<'_>> {
         self.local.take()
+    }
+
+    /// The local response that was recorded comes from filter number `filter`, in no callback of this request.
+    pub(crate) fn set_answered(&self, filter: usize) {
+        self.answered.set(Some(filter));
+    }
+
+    /// The filter that has sent a local response in no callback of this request; forgets that.
+    pub(crate) fn take_answered(&self) -> Option<usize> {
+        self.answered.take()
+    }
+
+    /// Whether a local response was recorded.
+    pub(crate) fn has_local(&self) -> bool {
+        self.local.get().is_some()
     }
 
     /// Why the response is as it is, where a filter has said so.

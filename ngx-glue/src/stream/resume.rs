@@ -2,23 +2,31 @@
 
 use weir_core::chain::Direction;
 
-use super::{Headers, Stream};
+use super::{Headers, Sending, Stream};
 use crate::{
     ngx::{
-        code::{CLOSE, ERROR},
+        code::{CLOSE, ERROR, TIMED_OUT},
         event::Next,
+        log::Level,
         request::Request,
     },
     phase::{request_headers, response_body},
 };
 
 /// The event of `stream` has come: looks at what was asked for since.
-pub(crate) fn run(stream: &'static Stream, request: Request<'_>) -> Next {
+pub(crate) fn run(stream: &'static Stream, request: Request<'_>, timed_out: bool) -> Next {
     if stream.progress().headers.get() == Headers::Waiting {
         return request_headers::begin_late(stream, request);
     }
     if stream.io.take_close() {
+        request.close_after();
         return Next::Finalize(CLOSE);
+    }
+    if stream.io.has_local()
+        && let Some(next) = answer(stream, request)
+    {
+        again(stream);
+        return next;
     }
     if let Some(filter) = stream.io.take_wish(Direction::Response) {
         let sent = response_body::resume(stream, request, filter);
@@ -30,7 +38,38 @@ pub(crate) fn run(stream: &'static Stream, request: Request<'_>) -> Next {
         again(stream);
         return next;
     }
+    if timed_out { look(stream, request) } else { Next::Wait }
+}
+
+/// Nothing has happened for a while to what a filter holds.
+fn look(stream: &'static Stream, request: Request<'_>) -> Next {
+    if stream.progress().headers.get() == Headers::Paused {
+        stream.watch(request_headers::WATCH);
+    } else if request.reads_from_upstream() {
+        // Whose own timer bounds that.
+        stream.watch(request.send_timeout());
+    } else {
+        request
+            .log()
+            .write(Level::Info, "weir: a filter has held the response for \"send_timeout\": it is closed");
+        // nginx ends an upstream's work first, which could keep the connection for another request.
+        request.close_after();
+        return Next::Finalize(TIMED_OUT);
+    }
     Next::Wait
+}
+
+/// A filter has sent a local response in no callback of this request, if there is something to be done about it now.
+fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Next> {
+    let filter = stream.io.take_answered()?;
+    if stream.progress().sending.get() == Sending::Unseen {
+        return request_headers::answer(stream, request, filter);
+    }
+    let verdict = stream.drive(Direction::Response, |chain| chain.answer(filter));
+    Some(match response_body::advance(stream, request, verdict, None) {
+        ERROR => Next::Finalize(ERROR),
+        _ => Next::Write,
+    })
 }
 
 /// One wish is granted at a time: nginx may end the request then.

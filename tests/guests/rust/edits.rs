@@ -3,6 +3,7 @@
 //! | WHEN | callback |
 //! |---|---|
 //! | `reqh`, `reqb`, `resh`, `resb` | headers and body, of requests and responses |
+//! | `rest` | trailers of responses |
 //!
 //! | WHAT | effect |
 //! |---|---|
@@ -14,7 +15,8 @@
 //! | `local` | sends a local response with status 418 and TEXT |
 //!
 //! Every context logs `edits: context ID` when it begins. A request with the header `x-resume: ID TYPE` makes the filter
-//! continue the stream of that type of another request; both have to share an instance (`proxy_wasm_isolation none`).
+//! continue the stream of that type of another request, one with `x-close: ID TYPE` closes it, and one with
+//! `x-answer: ID 0` sends it a local response; both have to share an instance (`proxy_wasm_isolation none`).
 
 use log::info;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -28,13 +30,22 @@ mod host {
     unsafe extern "C" {
         fn proxy_set_effective_context(context: u32) -> u32;
         fn proxy_continue_stream(stream: u32) -> u32;
+        fn proxy_close_stream(stream: u32) -> u32;
     }
 
-    pub(crate) fn resume(context: u32, stream: u32) -> (u32, u32) {
-        // SAFETY: both take numbers only.
-        let found = unsafe { proxy_set_effective_context(context) };
-        // SAFETY: as above.
-        (found, unsafe { proxy_continue_stream(stream) })
+    pub(crate) fn enter(context: u32) -> u32 {
+        // SAFETY: it takes a number only.
+        unsafe { proxy_set_effective_context(context) }
+    }
+
+    pub(crate) fn close(stream: u32) -> u32 {
+        // SAFETY: it takes a number only.
+        unsafe { proxy_close_stream(stream) }
+    }
+
+    pub(crate) fn resume(stream: u32) -> u32 {
+        // SAFETY: it takes a number only.
+        unsafe { proxy_continue_stream(stream) }
     }
 }
 
@@ -120,10 +131,20 @@ impl Edits {
 
 impl HttpContext for Edits {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        if let Some(resume) = self.get_http_request_header("x-resume") {
-            let mut numbers = resume.split(' ').filter_map(|number| number.parse().ok());
-            let done = host::resume(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-            info!("edits: resume {resume} {done:?}");
+        for verb in ["resume", "close", "answer"] {
+            let Some(order) = self.get_http_request_header(&format!("x-{verb}")) else { continue };
+            let mut numbers = order.split(' ').filter_map(|number| number.parse().ok());
+            let entered = host::enter(numbers.next().unwrap_or(0));
+            let stream = numbers.next().unwrap_or(0);
+            let done = match verb {
+                "resume" => host::resume(stream),
+                "close" => host::close(stream),
+                _ => {
+                    self.send_http_response(418, vec![("x-local", "elsewhere")], Some(b"answered"));
+                    0
+                }
+            };
+            info!("edits: {verb} {order} ({entered}, {done})");
             return Action::Continue;
         }
         self.run("reqh", 0, end)
@@ -139,5 +160,9 @@ impl HttpContext for Edits {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         self.run("resb", size, end)
+    }
+
+    fn on_http_response_trailers(&mut self, count: usize) -> Action {
+        self.run("rest", count, true)
     }
 }

@@ -47,6 +47,7 @@ fn everything_reaches_the_proxy() {
             assert_eq!(responses, 1, "{verdicts:?}");
             let sent = request.edit().sent.clone();
             let wanted = Sent {
+                filter: 0,
                 status: 403,
                 details: b"details".to_vec(),
                 body: b"body".to_vec(),
