@@ -184,18 +184,25 @@ pub(crate) fn version(version: Version) -> String {
 pub(crate) struct Payload {
     chunks: VecDeque<Bytes>,
     unsized_: bool,
+    trailers: Headers,
 }
 
 impl Payload {
     pub(crate) fn sized(body: impl Into<Vec<u8>>) -> Self {
         let body: Vec<u8> = body.into();
         let chunks = if body.is_empty() { VecDeque::new() } else { VecDeque::from([Bytes::from(body)]) };
-        Self { chunks, unsized_: false }
+        Self { chunks, ..Self::default() }
     }
 
     pub(crate) fn chunked<C: Into<Vec<u8>>>(chunks: impl IntoIterator<Item = C>) -> Self {
         let chunks = chunks.into_iter().map(|chunk| Bytes::from(chunk.into())).collect();
-        Self { chunks, unsized_: true }
+        Self { chunks, unsized_: true, ..Self::default() }
+    }
+
+    /// Lets a trailer follow the body, whose length is not announced then.
+    pub(crate) fn push_trailer(&mut self, name: &str, value: &str) {
+        self.unsized_ = true;
+        self.trailers.push((name.to_owned(), value.to_owned()));
     }
 
     /// Its length, if it is known and there is a body.
@@ -217,7 +224,11 @@ impl Body for Payload {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.chunks.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        let trailers = std::mem::take(&mut self.trailers);
+        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(into_map(&trailers)))))
     }
 
     fn is_end_stream(&self) -> bool {

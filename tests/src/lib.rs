@@ -25,6 +25,7 @@
 //! | [`client`] | HTTP/1.1, HTTP/2 and HTTP/3 connections |
 //! | [`raw`] | bytes on a socket: HTTP/1.0, pipelining, what no client library sends |
 //! | [`origin`] | a server in this process that records what it was asked |
+//! | [`gateway`] | servers of FastCGI, SCGI and uwsgi |
 //! | [`tls`] | certificates, and curl as a client |
 //! | [`wasm`] | modules made on the spot, the broken ones above all |
 //! | [`trace`] | the callbacks that the guest `trace` has logged |
@@ -41,6 +42,7 @@
 pub mod client;
 pub mod conf;
 pub mod digest;
+pub mod gateway;
 pub mod http;
 pub mod nginx;
 pub mod origin;

@@ -9,8 +9,12 @@ use std::{
 };
 
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
 use crate::http::{self, Headers, Payload};
@@ -92,6 +96,13 @@ impl Reply {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
+
+    /// Adds a trailer, which an origin of HTTP/2 sends.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.body.push_trailer(name, value);
+        self
+    }
 }
 
 impl Origin {
@@ -101,13 +112,26 @@ impl Origin {
     /// When the system has no socket or thread to give.
     #[must_use]
     pub fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(false, answer)
+    }
+
+    /// The same for an origin that speaks HTTP/2 in clear text and nothing else: `grpc_pass` asks it.
+    ///
+    /// # Panics
+    /// When the system has no socket or thread to give.
+    #[must_use]
+    pub fn start_http2(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(true, answer)
+    }
+
+    fn start_with(is_http2: bool, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
         let (say_address, address) = mpsc::channel();
         let records = Arc::clone(&seen);
         let thread = thread::Builder::new()
             .name("origin".into())
-            .spawn(move || serve(&records, Arc::new(answer), stopped, &say_address))
+            .spawn(move || serve(is_http2, &records, Arc::new(answer), stopped, &say_address))
             .expect("a thread for the origin");
         let address = address.recv().expect("the origin listens");
         Self { address, seen, stop: Some(stop), thread: Some(thread) }
@@ -162,6 +186,7 @@ fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
 }
 
 fn serve<A>(
+    is_http2: bool,
     seen: &Arc<Mutex<Vec<Seen>>>,
     answer: Arc<A>,
     stopped: oneshot::Receiver<()>,
@@ -179,7 +204,12 @@ fn serve<A>(
             let Ok((stream, _)) = listener.accept().await else { continue };
             let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
             let service = service_fn(move |request| respond(request, Arc::clone(&seen), Arc::clone(&answer)));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            let io = TokioIo::new(stream);
+            if is_http2 {
+                tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
+            } else {
+                tokio::spawn(http1::Builder::new().serve_connection(io, service));
+            }
         }
     });
     // That the sender is dropped is the sign to stop.

@@ -22,6 +22,15 @@ impl Certificate {
     /// When there is no such tool, or it fails.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::with_names(name, &[&format!("DNS:{name}")])
+    }
+
+    /// The same with other alternative names, as openssl writes them: `DNS:x.example`, `URI:spiffe://x`.
+    ///
+    /// # Panics
+    /// When there is no such tool, or it fails.
+    #[must_use]
+    pub fn with_names(name: &str, names: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let made = Command::new("openssl")
             .args([
@@ -35,7 +44,8 @@ impl Certificate {
                 "-days",
                 "2",
             ])
-            .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
+            .args(["-subj", &format!("/O=Weir/CN={name}")])
+            .args(["-addext", &format!("subjectAltName={}", names.join(","))])
             .args(["-keyout", "key.pem", "-out", "cert.pem"])
             .current_dir(folder.path())
             .output()
@@ -44,6 +54,40 @@ impl Certificate {
         let read = |file| fs::read(folder.path().join(file)).expect("what openssl has made");
         let (certificate, key) = (read("cert.pem"), read("key.pem"));
         Self { folder, name: name.to_owned(), certificate, key }
+    }
+
+    /// The certificate, in PEM.
+    #[must_use]
+    pub fn pem(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Its key, in PEM.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Arguments for curl to show this certificate to the server.
+    #[must_use]
+    pub fn as_client(&self) -> [String; 4] {
+        let path = |file| self.folder.path().join(file).display().to_string();
+        ["--cert".into(), path("cert.pem"), "--key".into(), path("key.pem")]
+    }
+
+    /// SHA-256 of the certificate, in lower-case hexadecimal, as the tool `openssl` has it.
+    ///
+    /// # Panics
+    /// When there is no such tool, or it fails.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let output = Command::new("openssl")
+            .args(["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"])
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the tool openssl; scripts/setup installs it");
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_ascii_lowercase();
+        text.rsplit('=').next().expect("a fingerprint").replace(':', "")
     }
 
     /// The host that it is for.
