@@ -64,6 +64,45 @@ fn fifty_thousand_requests_in_one_instance() {
     assert_steady(before, nginx.worker_rss()[0]);
 }
 
+/// Bodies that a filter holds and rewrites leave nothing behind, and never take much.
+#[test]
+fn ten_thousand_rewritten_bodies() {
+    const BODY: usize = 16 * 1024;
+    let origin = Origin::start(|_| Reply::text(vec![b'x'; BODY]));
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("edits")
+            .workers(1)
+            .log_level("warn")
+            .http("keepalive_requests 1000000; upstream kept { server @ORIGIN@; keepalive 4; }")
+            .set("ORIGIN", origin.address())
+            .server(
+                "location / { proxy_wasm edits 'resb.collect resb.prepend=< resb.append=>';
+                     proxy_http_version 1.1; proxy_set_header Connection ''; proxy_pass http://kept; }",
+            ),
+    );
+    let round = |requests: usize| {
+        thread::scope(|scope| {
+            for _ in 0..CONNECTIONS {
+                scope.spawn(|| {
+                    let mut raw = nginx.raw();
+                    for _ in 0..requests / CONNECTIONS {
+                        raw.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                        let body = raw.response().body;
+                        assert_eq!((body.len(), body[0], body[BODY + 1]), (BODY + 2, b'<', b'>'));
+                    }
+                });
+            }
+        });
+    };
+    round(1000);
+    let before = nginx.worker_rss()[0];
+    round(9000);
+    let after = nginx.worker_rss()[0];
+    assert!(after < 48 << 20, "{after} bytes");
+    assert_steady(before, after);
+}
+
 /// Bodies, many instances at once, and connections that come and go.
 #[test]
 fn requests_at_once_with_bodies() {
