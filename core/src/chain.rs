@@ -11,6 +11,7 @@ mod failing;
 mod flow;
 mod way;
 
+pub(crate) use failing::wake;
 pub use flow::Direction;
 use flow::{Flow, Held};
 
@@ -63,7 +64,7 @@ pub(crate) struct Step {
     held: [Held; 2],
 }
 
-/// The lease of a filter that has no instance.
+/// The lease of a filter that has no instance: no index of any.
 const NO_LEASE: usize = usize::MAX;
 
 impl Step {
@@ -302,6 +303,7 @@ impl<H: Host> Chain<H> {
             },
         );
         self.end_trials();
+        self.report_dropped_lines();
         for lease in self.leases.drain(..) {
             self.shard.pool.give_back(lease);
         }

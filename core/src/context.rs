@@ -92,6 +92,8 @@ pub(crate) struct Contexts<S, P> {
     effective: ContextId,
     /// How many stream contexts are [`Life::Done`] and wait for their end.
     completed: u32,
+    /// How many stream contexts have outlived their request.
+    deferred: usize,
 }
 
 /// The contexts of an instance on host `H`.
@@ -105,7 +107,24 @@ impl<S, P> Contexts<S, P> {
             next: 1,
             effective: ContextId::NONE,
             completed: 0,
+            deferred: 0,
         }
+    }
+
+    /// How many stream contexts have a request.
+    pub(crate) fn live(&self) -> usize {
+        self.streams.len() - self.deferred
+    }
+
+    /// How many stream contexts have outlived their request.
+    pub(crate) fn deferred(&self) -> usize {
+        self.deferred
+    }
+
+    /// The request of stream context `id` goes, the context stays.
+    pub(crate) fn defer(&mut self, id: ContextId) {
+        let gone = self.streams.get_mut(&id.0).and_then(|stream| stream.host.take());
+        self.deferred += usize::from(gone.is_some());
     }
 
     /// A new root context for `plugin`. Roots are made before any stream.
@@ -183,13 +202,11 @@ impl<S, P> Contexts<S, P> {
         self.streams.get(&id.0)
     }
 
-    pub(crate) fn stream_mut(&mut self, id: ContextId) -> Option<&mut StreamContext<S>> {
-        self.streams.get_mut(&id.0)
-    }
-
     pub(crate) fn remove_stream(&mut self, id: ContextId) {
         self.set_life(id, Life::Active);
-        self.streams.remove(&id.0);
+        if self.streams.remove(&id.0).is_some_and(|stream| stream.host.is_none()) {
+            self.deferred -= 1;
+        }
         if self.effective == id {
             self.effective = ContextId::NONE;
         }
@@ -200,6 +217,7 @@ impl<S, P> Contexts<S, P> {
         self.streams.clear();
         self.next = self.first_stream();
         self.completed = 0;
+        self.deferred = 0;
         self.effective = ContextId::NONE;
     }
 

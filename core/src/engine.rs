@@ -1,4 +1,4 @@
-//! One wasmtime engine for each set of settings in a process, and the thread that makes its epochs pass.
+//! One wasmtime engine for each set of settings in a process.
 //!
 //! An engine is made in the master, before workers are forked, and outlives a reload that leaves its settings alone:
 //! [`Engine::shared`] hands the same one out again. Making it starts no thread (wasmtime is built without parallel
@@ -7,16 +7,17 @@
 use std::{
     fmt, io,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError, Weak, mpsc},
-    thread,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 pub mod cache;
 pub mod config;
 pub mod limits;
+mod ticker;
 
 pub use config::{Settings, Tracking};
+pub use ticker::Ticker;
 
 /// The engine could not be made with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ impl Engine {
         &self.settings
     }
 
-    /// Starts the thread that makes epochs pass, one each [`Settings::tick`].
+    /// Starts the thread that makes epochs pass, one each [`Settings::tick`] that this process runs.
     ///
     /// The thread blocks every signal that does not report a fault of its own, so that a worker's timers and
     /// signals keep interrupting the event loop and nothing else. It ends when the [`Ticker`] is dropped.
@@ -86,17 +87,7 @@ impl Engine {
     /// # Errors
     /// When the system has no thread to give.
     pub fn ticker(&self) -> io::Result<Ticker> {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let engine = self.wasmtime.clone();
-        let tick = self.settings.tick;
-        let thread = signals::blocked(|| {
-            thread::Builder::new().name("weir-epochs".into()).spawn(move || {
-                while stopped.recv_timeout(tick) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    engine.increment_epoch();
-                }
-            })
-        })?;
-        Ok(Ticker { stop: Some(stop), thread: Some(thread) })
+        Ticker::start(self.wasmtime.clone(), self.settings.tick)
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -111,54 +102,6 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// The running epoch thread; dropping it stops the thread and waits for its end.
-#[derive(Debug)]
-pub struct Ticker {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic in that thread has been reported by the panic hook; epochs simply stop.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Signal masks around the birth of a thread. `unsafe` since libc has no other interface to them.
-#[allow(unsafe_code, reason = "pthread_sigmask has no safe interface among our dependencies")]
-mod signals {
-    use std::mem::MaybeUninit;
-
-    /// Runs `make` with all signals blocked but those that report a fault of the running thread itself (SIGSEGV,
-    /// SIGBUS, SIGFPE, SIGILL, which wasmtime handles); a thread born in it inherits the mask.
-    pub(super) fn blocked<T>(make: impl FnOnce() -> T) -> T {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: `all` is memory for one signal set, which the call fills.
-        unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        // SAFETY: sigfillset has filled it; it cannot fail with a valid pointer.
-        let mut set = unsafe { all.assume_init() };
-        for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL] {
-            // SAFETY: `set` is an initialized signal set, and the number is a signal's.
-            unsafe { libc::sigdelset(&raw mut set, fault) };
-        }
-        let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: both point to signal sets, the second of which is only written.
-        let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, old.as_mut_ptr()) };
-        let made = make();
-        if error == 0 {
-            // SAFETY: a successful pthread_sigmask has filled `old`.
-            let old = unsafe { old.assume_init() };
-            // SAFETY: `old` is the mask this thread had; nothing is written.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
-        }
-        made
     }
 }
 

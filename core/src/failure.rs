@@ -32,6 +32,8 @@ pub enum Cause {
     Trap(wasmtime::Error),
     /// No instance could be made: the pool is exhausted, or memory is.
     Unavailable(wasmtime::Error),
+    /// The shared instance serves as many requests as it may.
+    Crowded(usize),
     /// It answered false where that means that it refuses its configuration.
     Refused,
     /// The instance failed earlier, in another callback or another request.
@@ -66,7 +68,12 @@ impl Cause {
             Self::Deadline(_) | Self::StackOverflow(_) | Self::Exit(_) | Self::Trap(_) | Self::Refused => {
                 true
             }
-            Self::Unavailable(_) | Self::Gone | Self::Orphaned | Self::Suspended(_) | Self::Host(_) => false,
+            Self::Unavailable(_)
+            | Self::Crowded(_)
+            | Self::Gone
+            | Self::Orphaned
+            | Self::Suspended(_)
+            | Self::Host(_) => false,
         }
     }
 
@@ -75,7 +82,7 @@ impl Cause {
         match self {
             Self::Suspended(time) => Some(*time),
             // Instances come back as soon as requests end.
-            Self::Unavailable(_) => Some(Duration::from_secs(1)),
+            Self::Unavailable(_) | Self::Crowded(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -116,6 +123,12 @@ impl std::fmt::Display for Failure {
             Cause::Exit(code) => write!(f, "{name} ended the guest: proc_exit({code})")?,
             Cause::Trap(error) => write!(f, "{name} failed: {}", error.root_cause())?,
             Cause::Unavailable(error) => write!(f, "no instance can be made: {error:#}")?,
+            Cause::Crowded(most) => {
+                write!(
+                    f,
+                    "its shared instance serves {most} requests, as many as \"contexts_limit\" allows"
+                )?;
+            }
             Cause::Refused => write!(f, "{name} returned false")?,
             Cause::Gone => write!(f, "the instance has failed before; {name} was not called")?,
             Cause::Orphaned => {

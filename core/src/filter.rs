@@ -27,6 +27,7 @@ use crate::{
 pub mod exports;
 pub mod inspect;
 pub(crate) mod instrument;
+mod quota;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;
@@ -34,6 +35,7 @@ pub use inspect::AbiVersion;
 use abi::types::LogLevel;
 use exports::Exports;
 use instrument::Segment;
+use quota::Quota;
 
 /// What the configuration says of a module (`module NAME PATH 'configuration';`).
 #[derive(Debug, Clone)]
@@ -92,6 +94,7 @@ pub struct Filter<H: Host> {
     /// What has to be put into the memory of a new instance.
     segments: Vec<Segment>,
     obstacle: Option<&'static str>,
+    quota: Quota,
 }
 
 impl<H: Host> Filter<H> {
@@ -137,6 +140,7 @@ impl<H: Host> Filter<H> {
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
         let (segments, obstacle) = (instrumented.segments, instrumented.obstacle);
         let panics_on_status = inspect::panics_on_status(&wasm);
+        let quota = Quota::new(engine.settings().limits.log);
         let engine = Arc::clone(engine);
         Ok(Arc::new(Self {
             spec,
@@ -148,6 +152,7 @@ impl<H: Host> Filter<H> {
             panics_on_status,
             segments,
             obstacle,
+            quota,
         }))
     }
 
@@ -188,6 +193,11 @@ impl<H: Host> Filter<H> {
 
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// How many lines it still may log in this process.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     pub(crate) fn resolved(&self) -> &Exports {

@@ -105,6 +105,11 @@ impl<H: Host> Instance<H> {
         filter: usize,
         host: &H::Stream,
     ) -> Result<ContextId, Failure> {
+        let state = self.store.data();
+        let most = state.filter.engine().settings().limits.contexts;
+        if state.contexts.live() >= most {
+            return Err(Failure::new(Callback::ContextCreate, Cause::Crowded(most)));
+        }
         let root = ContextsOf::<H>::root_id(root);
         let id = self.store.data_mut().contexts.add_stream(root, filter, host.clone());
         self.enter(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
@@ -123,10 +128,20 @@ impl<H: Host> Instance<H> {
         if completed || done {
             return self.delete_stream(id);
         }
-        if lasting && let Some(stream) = self.store.data_mut().contexts.stream_mut(id) {
-            stream.host = None;
+        if !lasting {
+            return Ok(());
         }
-        Ok(())
+        let state = self.store.data_mut();
+        let most = state.filter.engine().settings().limits.deferred;
+        if state.contexts.deferred() < most {
+            state.contexts.defer(id);
+            return Ok(());
+        }
+        let sentence = format!(
+            "{most} contexts wait for proxy_done already, as many as \"deferred_limit\" allows: one more ends at once"
+        );
+        state.warn(&sentence);
+        self.delete_stream(id)
     }
 
     /// Ends stream context `id` if its `on_done` has deferred and `proxy_done` has not come: the instance ends, and

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     abi::types::LogLevel,
-    chain::{Chain, Step},
+    chain::{Chain, Step, wake},
     failure::{
         Budget, Cause, Failure, Policy,
         suspension::{Admission, Suspensions},
@@ -103,19 +103,34 @@ impl<H: Host> Shard<H> {
         self.inner.pool.wait(stream.clone());
     }
 
-    /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`.
+    /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`, unless the filter
+    /// is suspended.
     ///
     /// A failure has been logged; the next tick meets a new instance.
     pub fn tick(&self, root: RootId) {
-        let pool = &self.inner.pool;
-        let Some(plan) = pool.plans().groups().get(root.group) else { return };
+        let Inner { pool, .. } = &*self.inner;
+        let (Some(plan), Ok(trial)) = (pool.plans().groups().get(root.group), self.inner.admit(root.group))
+        else {
+            return;
+        };
         let ticked = pool.resident(root.group).and_then(|instance| {
             let entered = || Failure::new(Callback::Tick, Cause::Host("the instance was entered twice"));
             let mut instance = instance.try_borrow_mut().map_err(|_| entered())?;
-            instance.enter_root(Callback::Tick, root.root, [0; 4])
+            let ticked = instance.enter_root(Callback::Tick, root.root, [0; 4]);
+            if ticked.is_err() {
+                // Requests that live in it too have lost it.
+                instance.each_stream(&mut |_, host, filter| wake::<H>(host, filter));
+            }
+            ticked
         });
         if let Err(failure) = ticked {
-            self.inner.report(&plan.filter.spec().name, &failure);
+            let name = &plan.filter.spec().name;
+            self.inner.report(name, &failure);
+            if failure.cause.is_own()
+                && let Some(sentence) = self.inner.charge(root.group, trial)
+            {
+                self.inner.say(name, &sentence);
+            }
         }
     }
 
@@ -154,9 +169,18 @@ impl<H: Host> Inner<H> {
         }
     }
 
+    /// Counts a failure of group number `group`, `trial` as it was admitted; answers what the log is to say if that
+    /// suspends it.
+    pub(crate) fn charge(&self, group: usize, trial: bool) -> Option<String> {
+        self.suspensions.charge(group, trial, self.root.monotonic_ns())
+    }
+
     /// Logs what went wrong outside any request.
     fn report(&self, filter: &str, failure: &Failure) {
-        let message = failure.to_string();
+        self.say(filter, &failure.to_string());
+    }
+
+    fn say(&self, filter: &str, message: &str) {
         let level = LogLevel::Error;
         self.root.log(LogLine { level, filter, speaker: Speaker::Weir, message: message.as_bytes() });
     }

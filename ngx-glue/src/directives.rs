@@ -46,7 +46,7 @@ const ONE_TO_FOUR: u32 = NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it.
-pub(crate) static MAIN: [Directive<Main>; 15] = [
+pub(crate) static MAIN: [Directive<Main>; 18] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -56,6 +56,9 @@ pub(crate) static MAIN: [Directive<Main>; 15] = [
     Directive::new(c"stack_limit", WASM | NGX_CONF_TAKE1, Main::stack_limit),
     Directive::new(c"callback_timeout", WASM | NGX_CONF_TAKE1, Main::callback_timeout),
     Directive::new(c"configuration_timeout", WASM | NGX_CONF_TAKE1, Main::configuration_timeout),
+    Directive::new(c"contexts_limit", WASM | NGX_CONF_TAKE1, Main::contexts_limit),
+    Directive::new(c"deferred_limit", WASM | NGX_CONF_TAKE1, Main::deferred_limit),
+    Directive::new(c"log_limit", WASM | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Main::log_limit),
     Directive::new(c"failure_limit", WASM | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Main::failure_limit),
     Directive::new(c"failure_backoff", WASM | NGX_CONF_TAKE2, Main::failure_backoff),
     Directive::new(c"environment", WASM | NGX_CONF_TAKE1, Main::environment),

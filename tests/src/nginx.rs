@@ -322,6 +322,57 @@ impl Nginx {
         assert!(gone.is_some(), "old workers are left:\n{}", tail(&self.log()));
     }
 
+    /// Has a new binary take over, as an operator does it: a second master with workers of its own is started beside the
+    /// one that runs (USR2), and then that one is stopped gracefully. The configuration is read anew.
+    ///
+    /// # Panics
+    /// When nginx does not run [in the background](Conf::daemon), or the new master does not take over.
+    pub fn upgrade(&mut self) {
+        let old = self.master_pid();
+        assert!(self.conf.is_daemon(), "a master that is to be replaced has to run in the background");
+        process::signal(old, Signal::USR2);
+        let new = wait::poll(|| {
+            let pid: u32 = self.prefix.pid()?.parse().ok()?;
+            (pid != old && self.serving(pid)).then_some(pid)
+        });
+        let new = new.unwrap_or_else(|| panic!("no new master serves:\n{}", tail(&self.log())));
+        process::signal(old, Signal::QUIT);
+        let gone = wait::poll(|| process::has_ended(old).then_some(()));
+        assert!(gone.is_some(), "the old master goes on:\n{}", tail(&self.log()));
+        self.master = Some(Master::Daemon(new));
+    }
+
+    /// Whether the master `pid` has all its workers.
+    fn serving(&self, pid: u32) -> bool {
+        process::children(pid)
+            .into_iter()
+            .filter(|child| process::title(*child).starts_with("nginx: worker process"))
+            .count()
+            == self.conf.worker_count()
+    }
+
+    /// Resident memory of the master, in bytes.
+    #[must_use]
+    pub fn master_rss(&self) -> u64 {
+        process::rss(self.master_pid())
+    }
+
+    /// Address space of the master, in bytes.
+    #[must_use]
+    pub fn master_address_space(&self) -> u64 {
+        process::address_space(self.master_pid())
+    }
+
+    /// Kills a worker, as the kernel or an operator may do: at any moment, without a word.
+    pub fn kill(&self, worker: u32) {
+        process::signal(worker, Signal::KILL);
+    }
+
+    /// Tells the master to stop gracefully, and goes on without waiting for that.
+    pub fn begin_to_stop(&self) {
+        process::signal(self.master_pid(), Signal::QUIT);
+    }
+
     /// Waits until the master has ended, which something else has told it to do.
     ///
     /// # Panics

@@ -236,6 +236,9 @@ fn arguments() {
         ("table_limit", &["0", "x", "10000001"]),
         ("callback_timeout", &["0", "0ms", "x", "2h", "-1s"]),
         ("configuration_timeout", &["0", "x", "2h"]),
+        ("contexts_limit", &["0", "x"]),
+        ("deferred_limit", &["-1", "x"]),
+        ("log_limit", &["0", "x", "5 10"]),
         ("failure_limit", &["on", "5", "0 1s", "10001 1s", "5 x", "x 1s"]),
         ("failure_backoff", &["0 1s", "1s x", "2s 1s"]),
     ] {

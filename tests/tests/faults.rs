@@ -17,7 +17,7 @@ fn conf(isolation: &str) -> Conf {
     Conf::new()
         .guest("faults")
         .workers(1)
-        .timeout("callback_timeout 1s;")
+        .timeout("callback_timeout 200ms;")
         // Filling the default of 64 MiB could take longer than that on a busy machine.
         .wasm("memory_limit 8m; failure_limit off;")
         .http("http2 on;")
@@ -187,7 +187,7 @@ fn many_faults_leave_nothing_behind() {
 #[test]
 fn limits_are_those_of_the_configuration() {
     let conf = conf("stream");
-    for (directive, least) in [("", 40), ("callback_timeout 300ms;", 290)] {
+    for (directive, least) in [("", 29), ("callback_timeout 300ms;", 290)] {
         let nginx = Nginx::start(conf.clone().timeout(directive).wasm("stack_limit 64k;"));
         let start = Instant::now();
         assert_eq!(nginx.send(fault("loop")).status, 500);

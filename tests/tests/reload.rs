@@ -1,8 +1,15 @@
 //! Reloads: a bad configuration changes nothing, a good one switches without loss, and nothing is compiled twice.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, TryRecvError},
+    },
+    thread,
+};
 
-use weir_tests::{Conf, Nginx, Protocol, Request, raw::Listener, wait};
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, Response, raw::Listener, wait, wasm::Minimal};
 
 fn with(name: &str) -> Conf {
     Conf::new()
@@ -105,30 +112,6 @@ fn requests_in_flight_end_with_the_filters_they_began_with() {
     assert!(log.contains("old trace: on_delete") && log.contains("new trace: on_delete"), "{log}");
 }
 
-#[test]
-fn many_reloads_leave_nothing_behind() {
-    let mut nginx = Nginx::start(with("r"));
-    let master = nginx.master_pid();
-    let rss = |nginx: &Nginx| {
-        let status =
-            fs::read_to_string(format!("/proc/{}/statm", nginx.master_pid())).expect("the master lives");
-        status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
-    };
-    for n in 0..5 {
-        nginx.reload(with(&format!("warm{n}")));
-    }
-    nginx.wait_for_old_workers();
-    let (before_fds, before_rss) = (descriptors(master), rss(&nginx));
-    for n in 0..15 {
-        nginx.reload(with(&format!("r{n}")));
-        assert_serves(&nginx, &format!("r{n}"));
-    }
-    nginx.wait_for_old_workers();
-    assert_eq!(descriptors(master), before_fds);
-    let after_rss = rss(&nginx);
-    assert!(after_rss < before_rss + (4 << 20), "{before_rss} bytes, then {after_rss}");
-}
-
 /// wasmtime's and our threads do not survive a fork: the master has none but its first.
 #[test]
 fn the_master_has_one_thread() {
@@ -172,25 +155,134 @@ fn signals_from_the_command_line_compile_nothing() {
     assert!(nginx.wait_for_end().success());
 }
 
-/// Requests that come while nginx reloads, again and again, all get an answer of one configuration or the other.
-#[test]
-fn nothing_is_lost_under_load() {
-    let mut nginx = Nginx::start(with("a"));
-    let address = nginx.address();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let client = std::thread::spawn(move || {
-        let mut served = 0_u32;
-        while stopped.recv_timeout(Duration::ZERO) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let response = weir_tests::Connection::open(address, Protocol::Http1).send(Request::get("/"));
-            assert_eq!(response.status, 200);
-            assert_eq!(response.header("x-trace"), Some(response.text().as_str()), "of one configuration");
-            served += 1;
-        }
-        served
-    });
-    for name in ["b", "c", "d", "e"] {
-        nginx.reload(with(name));
+/// Every client of these asks again and again, over connections of its own, until it is told to stop.
+struct Clients {
+    stop: mpsc::Sender<()>,
+    threads: Vec<thread::JoinHandle<u32>>,
+}
+
+impl Clients {
+    /// `count` clients; `check` is what each response has to stand.
+    fn start(nginx: &Nginx, count: usize, target: &'static str, check: fn(&Response)) -> Self {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = Arc::new(Mutex::new(stopped));
+        let address = nginx.address();
+        let client = |_| {
+            let stopped = Arc::clone(&stopped);
+            thread::spawn(move || {
+                let mut served = 0_u32;
+                while stopped.lock().expect("no client panics with it").try_recv() == Err(TryRecvError::Empty)
+                {
+                    let mut connection = Connection::open(address, Protocol::Http1);
+                    check(&connection.send(Request::get(target)));
+                    served += 1;
+                }
+                served
+            })
+        };
+        Self { stop, threads: (0..count).map(client).collect() }
     }
-    drop(stop);
-    assert!(client.join().expect("every request was answered") > 0);
+
+    /// Ends them, and makes sure that each has been served, always.
+    fn stop(self) {
+        drop(self.stop);
+        for thread in self.threads {
+            assert!(thread.join().expect("every request was answered as it should be") > 0);
+        }
+    }
+}
+
+/// Requests that come while nginx reloads, again and again, all get an answer of one configuration or the other; and
+/// nothing of a configuration is left when its last request has ended.
+#[test]
+fn fifty_reloads_under_load() {
+    // Every other generation has an engine of its own, for other settings.
+    let conf = |n: usize| {
+        with(&format!("r{n}")).wasm(["memory_limit 32m;", "memory_limit 48m;"][n % 2]).log_level("warn")
+    };
+    let mut nginx = Nginx::start(conf(0));
+    let clients = Clients::start(&nginx, 2, "/", |response| {
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("x-trace"), Some(response.text().as_str()), "of one configuration");
+    });
+    let master = nginx.master_pid();
+    let look = |nginx: &mut Nginx, reloads: std::ops::Range<usize>| {
+        for n in reloads {
+            nginx.reload(conf(n));
+        }
+        nginx.wait_for_old_workers();
+        (descriptors(master), nginx.master_rss(), nginx.master_address_space(), nginx.worker_rss())
+    };
+    let before = look(&mut nginx, 1..11);
+    let after = look(&mut nginx, 11..51);
+    clients.stop();
+    assert_eq!(after.0, before.0, "descriptors");
+    assert!(after.1 < before.1 + (4 << 20), "the master had {} bytes, then {}", before.1, after.1);
+    // An engine reserves some terabytes.
+    assert!(after.2 < before.2 + (1 << 30), "address space of {} bytes, then {}", before.2, after.2);
+    for (before, after) in before.3.iter().zip(&after.3) {
+        assert!(*after < before + (4 << 20), "a worker had {before} bytes, then {after}");
+    }
+    assert_serves(&nginx, "r50");
+}
+
+/// A new binary takes over, twice, under load.
+#[test]
+fn an_upgrade_of_the_binary_loses_nothing() {
+    let mut nginx = Nginx::start(with("one").daemon());
+    let clients = Clients::start(&nginx, 2, "/", |response| {
+        assert_eq!((response.status, response.header("x-trace")), (200, Some(response.text().as_str())));
+    });
+    let (master, mark) = (nginx.master_pid(), nginx.mark());
+    nginx.upgrade();
+    assert_ne!(nginx.master_pid(), master);
+    assert_serves(&nginx, "one");
+    assert!(!nginx.log_since(mark).contains("module compiled in"), "{}", nginx.log_since(mark));
+    nginx.upgrade();
+    assert_serves(&nginx, "one");
+    // The new master is one like any other.
+    nginx.reload(with("two").daemon());
+    assert_serves(&nginx, "two");
+    clients.stop();
+}
+
+/// A request that is held when nginx is told to stop gracefully: its contexts end with it.
+#[test]
+fn quitting_ends_the_contexts_of_held_requests() {
+    let origin = Listener::start();
+    let pauses = Minimal {
+        more: r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))"#
+            .to_owned(),
+        ..Minimal::default()
+    };
+    let mut nginx = Nginx::start(
+        Conf::new()
+            .guest("trace")
+            .file("pauses.wasm", pauses.assemble())
+            .wasm("module pauses pauses.wasm;")
+            .workers(1)
+            .set("ORIGIN", origin.address())
+            .main("worker_shutdown_timeout 300ms;")
+            .server(
+                "location / { proxy_wasm trace A; proxy_pass http://@ORIGIN@; }
+                 location /held { proxy_wasm trace B; proxy_wasm pauses; return 200 x; }",
+            ),
+    );
+    // One waits for its origin, one is held by its filter.
+    let mut waits = nginx.raw();
+    waits.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let _slow = origin.accept();
+    nginx.wait_for_log("A trace: on_request_headers");
+    let mut held = nginx.raw();
+    held.write("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+    nginx.wait_for_log("B trace: on_request_headers");
+    nginx.begin_to_stop();
+    assert!(nginx.wait_for_end().success());
+    let log = nginx.log();
+    for name in ["A", "B"] {
+        for callback in ["on_done", "on_log", "on_delete"] {
+            let line = format!("{name} trace: {callback}");
+            assert!(log.contains(&line), "{line} is not in {log}");
+        }
+    }
 }

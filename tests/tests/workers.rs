@@ -1,8 +1,11 @@
 //! Workers: one that dies is replaced by one that filters, and how nginx is started makes no difference.
 
-use std::process::Command;
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
 
-use weir_tests::{Conf, Nginx, wait};
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, wait};
 
 fn conf() -> Conf {
     Conf::new().guest("leak").server("location / { proxy_wasm leak; return 200 x; }")
@@ -17,24 +20,53 @@ fn assert_filters(nginx: &Nginx) {
     }
 }
 
-/// As the kernel or an operator may do: at any moment, without a word.
+/// Workers die one after the other under load: what is lost is what they had in flight, and nothing else.
 #[test]
-fn a_killed_worker_is_replaced() {
-    let mut nginx = Nginx::start(conf());
+fn a_hundred_killed_workers() {
+    const KILLS: usize = 100;
+    const CLIENTS: usize = 3;
+    let mut nginx = Nginx::start(conf().log_level("warn"));
     nginx.tolerate("exited on signal 9");
     // Workers of one master talk over sockets that the dead one leaves closed.
     nginx.tolerate("sendmsg() failed");
-    for _ in 0..3 {
-        assert_filters(&nginx);
-        let before = nginx.worker_pids();
-        let killed = Command::new("kill").args(["-KILL", &before[0].to_string()]).status().expect("kill");
-        assert!(killed.success());
-        let replaced = wait::poll(|| {
-            let now = nginx.worker_pids();
-            (now.len() == 2 && !now.contains(&before[0])).then_some(())
-        });
-        assert!(replaced.is_some(), "{}", nginx.log());
-    }
+    let address = nginx.address();
+    let stopped = AtomicBool::new(false);
+    let lost = AtomicUsize::new(0);
+    let client = || {
+        let mut served = 0_u32;
+        while !stopped.load(Ordering::Relaxed) {
+            // A connection for each request: one that is kept might be the dead worker's.
+            match Connection::open(address, Protocol::Http1).try_send(Request::get("/")) {
+                Ok(response) => {
+                    assert_eq!((response.status, response.headers("x-count")), (200, vec!["1"]));
+                    served += 1;
+                }
+                Err(_) => {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        served
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        for kill in 0..KILLS {
+            let before = nginx.worker_pids();
+            let killed = before[kill % before.len()];
+            nginx.kill(killed);
+            let replaced = wait::poll(|| {
+                let now = nginx.worker_pids();
+                (now.len() == 2 && !now.contains(&killed)).then_some(())
+            });
+            assert!(replaced.is_some(), "{}", nginx.log());
+            let lost = lost.load(Ordering::Relaxed);
+            assert!(lost <= (kill + 1) * CLIENTS, "{lost} requests lost by {} kills", kill + 1);
+        }
+        stopped.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().expect("all that is answered is right") > 0);
+        }
+    });
     assert_filters(&nginx);
 }
 

@@ -1,13 +1,12 @@
 //! What becomes of a request whose filter fails: who is told, who is skipped, and what goes on without it.
 
-use std::time::Duration;
-
-use super::{Chain, NO_LEASE, Verdict, flow::Direction};
+use super::{Chain, Verdict, flow::Direction};
 use crate::{
     abi::types::LogLevel,
     context::ContextId,
     failure::{Cause, Failure},
     host::{Host, LogLine, LogSink, RootHost, Speaker, StreamHost},
+    pool::Lease,
 };
 
 impl<H: Host> Chain<H> {
@@ -20,8 +19,9 @@ impl<H: Host> Chain<H> {
         if !matches!(failure.cause, Cause::Suspended(_)) {
             self.say(at, LogLevel::Error, &failure.to_string());
         }
+        let lost = self.leases.get(lease).is_some_and(Lease::has_failed);
         for (index, step) in self.steps.iter_mut().enumerate() {
-            step.failed |= index == at || (lease != NO_LEASE && step.lease == lease);
+            step.failed |= index == at || (lost && step.lease == lease);
         }
         if failure.cause.is_own() {
             self.wake_orphans(lease);
@@ -39,16 +39,9 @@ impl<H: Host> Chain<H> {
 
     /// Counts a failure of filter number `at`, which may suspend it.
     fn charge(&self, at: usize, trial: bool) {
-        let Some(group) = self.group(at) else { return };
-        let suspensions = &self.shard.suspensions;
-        let Some(time) = suspensions.fail(group, trial, self.shard.root.monotonic_ns()) else { return };
-        let why = if trial {
-            "it has failed again".to_owned()
-        } else {
-            let budget = suspensions.budget();
-            format!("{} failures within {}", budget.failures, Seconds(budget.window))
-        };
-        self.say(at, LogLevel::Error, &format!("suspended for {}: {why}", Seconds(time)));
+        if let Some(sentence) = self.group(at).and_then(|group| self.shard.charge(group, trial)) {
+            self.say(at, LogLevel::Error, &sentence);
+        }
     }
 
     /// The request is over: filters that have run on trial and have not failed are well again.
@@ -56,6 +49,18 @@ impl<H: Host> Chain<H> {
         for (at, _) in self.steps.iter().enumerate().filter(|(_, step)| step.trial && !step.failed) {
             if self.group(at).is_some_and(|group| self.shard.suspensions.succeed(group)) {
                 self.say(at, LogLevel::Warn, "runs again after its suspension");
+            }
+        }
+    }
+
+    /// The request is over: says how many lines its filters have logged in vain, now and then.
+    pub(super) fn report_dropped_lines(&self) {
+        let plans = self.shard.pool.plans();
+        for at in 0..self.steps.len() {
+            let Some(group) = self.group(at).and_then(|group| plans.groups().get(group)) else { continue };
+            let quota = group.filter.quota();
+            if let Some(dropped) = quota.note(|| self.shard.root.monotonic_ns()) {
+                self.say(at, LogLevel::Warn, &quota.sentence(dropped));
             }
         }
     }
@@ -97,7 +102,7 @@ impl<H: Host> Chain<H> {
     /// has failed here, too: the verdict, where that is not to go on.
     pub(super) fn fail_orphan(&mut self, direction: Direction, at: usize) -> Option<Verdict> {
         let step = self.steps.get(at).filter(|step| !step.failed)?;
-        let lost = self.leases.get(step.lease).is_some_and(crate::pool::Lease::has_failed);
+        let lost = self.leases.get(step.lease).is_some_and(Lease::has_failed);
         if !lost || !self.holds(direction, at) {
             return None;
         }
@@ -143,19 +148,10 @@ impl<H: Host> Chain<H> {
     }
 }
 
-/// Lets a proxy look at what filter number `filter` of a request holds.
-fn wake<H: Host>(host: &H::Stream, filter: usize) {
+/// Lets a proxy look at what filter number `filter` of a request holds: its instance has failed.
+pub(crate) fn wake<H: Host>(host: &H::Stream, filter: usize) {
     for direction in [Direction::Request, Direction::Response] {
         // A stream that is gone holds nothing.
         let _ = host.resume(direction.stream(), filter);
-    }
-}
-
-/// A time as the log has it.
-struct Seconds(Duration);
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} s", self.0.as_secs_f64())
     }
 }

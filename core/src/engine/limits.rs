@@ -43,10 +43,33 @@ pub struct Limits {
     pub table_elements: usize,
     /// Bytes of native stack that guest code may use. nginx's own stack is 8 MiB by default.
     pub stack: usize,
-    /// Longest that one callback may run.
+    /// Longest that one callback may run, in time that the process runs.
     pub callback: Duration,
     /// Longest that starting and configuring an instance may take.
     pub configuration: Duration,
+    /// Requests that one instance may serve at once, where it is shared.
+    pub contexts: usize,
+    /// Contexts of requests that are over, which one shared instance may keep by answering false in `on_done`.
+    pub deferred: usize,
+    /// Lines that the instances of one filter may log in a worker.
+    pub log: LogLimit,
+}
+
+/// How many lines are logged; what is more is dropped and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogLimit {
+    /// Lines each second, in the long run; 0: any number.
+    pub rate: u32,
+    /// Lines at once.
+    pub burst: u32,
+}
+
+impl Default for LogLimit {
+    /// A line for each request stays possible; writing ten thousand lines a second takes a worker some percent of its
+    /// time.
+    fn default() -> Self {
+        Self { rate: 10_000, burst: 10_000 }
+    }
 }
 
 impl Default for Limits {
@@ -55,8 +78,11 @@ impl Default for Limits {
             memory: 64 * 1024 * 1024,
             table_elements: 100_000,
             stack: 512 * 1024,
-            callback: Duration::from_millis(50),
+            callback: Duration::from_millis(30),
             configuration: Duration::from_secs(5),
+            contexts: 16_384,
+            deferred: 1024,
+            log: LogLimit::default(),
         }
     }
 }

@@ -32,8 +32,10 @@ impl Policy {
         match (self, cause) {
             (Self::Open, _) => None,
             (Self::Closed { status: Some(status) }, _) => Some(status),
-            (Self::Closed { status: None }, Cause::Unavailable(_) | Cause::Suspended(_)) => Some(UNAVAILABLE),
-            (Self::Closed { status: None }, _) => Some(FAILED),
+            (Self::Closed { status: None }, cause) => Some(match cause {
+                Cause::Unavailable(_) | Cause::Crowded(_) | Cause::Suspended(_) => UNAVAILABLE,
+                _ => FAILED,
+            }),
         }
     }
 }

@@ -143,18 +143,25 @@ impl Suspensions {
         Self { budget, records: (0..groups).map(|_| RefCell::new(Record::new(&budget))).collect() }
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
-    }
-
     /// Whether a request may run `group`. The clock (`now`, ns) is asked only where that depends on it.
     pub(crate) fn admit(&self, group: usize, now: impl FnOnce() -> u64) -> Admission {
         self.records.get(group).map_or(Admission::Run, |record| record.borrow_mut().admit(now))
     }
 
-    /// A request has failed in `group`, `trial` as it was admitted; answers for how long the group is suspended, if
-    /// it is from now on.
-    pub(crate) fn fail(&self, group: usize, trial: bool, now: u64) -> Option<Duration> {
+    /// A request has failed in `group`, `trial` as it was admitted; answers what the log is to say if that suspends the
+    /// group.
+    pub(crate) fn charge(&self, group: usize, trial: bool, now: u64) -> Option<String> {
+        let time = self.fail(group, trial, now)?.as_secs_f64();
+        let Budget { failures, window, .. } = self.budget;
+        Some(if trial {
+            format!("suspended for {time} s: it has failed again")
+        } else {
+            format!("suspended for {time} s: {failures} failures within {} s", window.as_secs_f64())
+        })
+    }
+
+    /// The same; answers for how long.
+    fn fail(&self, group: usize, trial: bool, now: u64) -> Option<Duration> {
         if self.budget.failures == 0 {
             return None;
         }

@@ -11,7 +11,7 @@ use crate::{
     },
     context::{ContextId, Contexts, ContextsOf},
     filter::{Callback, Filter},
-    host::{Host, LogLine, LogSink, RootId, Speaker},
+    host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -88,8 +88,23 @@ impl<H: Host> State<H> {
         self.warned_missing = false;
     }
 
-    /// Writes a log line in the effective context's place: its request's log, else the worker's.
+    /// Writes a log line in the effective context's place: its request's log, else the worker's. What is more than a
+    /// filter may log is dropped: the guest's own lines, and ours about what it does.
     pub(crate) fn log(&self, level: LogLevel, speaker: Speaker, message: &[u8]) {
+        if level < self.log_level() {
+            return;
+        }
+        let (quota, now) = (self.filter.quota(), || self.root.monotonic_ns());
+        if !quota.take(now()) {
+            return;
+        }
+        if let Some(dropped) = quota.note(now) {
+            self.write(LogLevel::Warn, Speaker::Weir, quota.sentence(dropped).as_bytes());
+        }
+        self.write(level, speaker, message);
+    }
+
+    fn write(&self, level: LogLevel, speaker: Speaker, message: &[u8]) {
         let line = LogLine { level, filter: &self.filter.spec().name, speaker, message };
         match self.contexts.effective_host() {
             Some(stream) => stream.log(line),

@@ -10,6 +10,7 @@ mod holding;
 mod hostcalls;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod loading;
 mod policy;
 mod random;

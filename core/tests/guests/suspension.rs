@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use weir_core::{
-    abi::types::MapType,
+    abi::types::{
+        MapType,
+        StreamType::{HttpRequest, HttpResponse},
+    },
     chain::{Chain, Direction, Verdict},
     failure::{Budget, Policy},
     filter::Callback,
@@ -12,7 +15,7 @@ use weir_core::{
     testing::Memory,
 };
 
-use crate::support::{Bench, Guest, plugin, trace, wat};
+use crate::support::{Bench, Guest, plugin, returns, trace, wat};
 
 const FAILED: Verdict = Verdict::Failed { status: 500 };
 const UNAVAILABLE: Verdict = Verdict::Failed { status: 503 };
@@ -157,4 +160,35 @@ fn a_budget_may_be_unlimited() {
     for _ in 0..500 {
         assert_eq!(send(&bench, true), FAILED);
     }
+}
+
+/// A shared instance that traps in a tick: who waits in it is told, and a filter that does so again and again rests.
+#[test]
+fn ticks_that_fail_count_and_tell_who_waits() {
+    let guest = Guest::new()
+        .on(Callback::Configure, [wat("(drop (call $tick (i32.const 1000)))")])
+        .on(Callback::RequestHeaders, [returns(1)])
+        .on(Callback::Tick, [wat("unreachable")])
+        .import(
+            r#"(import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))"#,
+        );
+    let bench = guest.bench_with(Isolation::None).rules(rules());
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+    let [(root, 1000)] = bench.worker.ticks()[..] else { panic!("{:?}", bench.worker.ticks()) };
+    bench.shard.tick(root);
+    assert_eq!(request.edit().resumed, [(HttpRequest, 0), (HttpResponse, 0)]);
+    assert_eq!(chain.resume(Direction::Request, 0), FAILED);
+    for _ in 0..2 {
+        bench.shard.tick(root);
+    }
+    let log = bench.log();
+    assert_eq!(log.iter().filter(|line| line.contains("proxy_on_tick failed")).count(), 3, "{log:?}");
+    assert_eq!(log.last().map(String::as_str), Some("suspended for 1 s: 3 failures within 10 s"));
+    bench.shard.tick(root);
+    assert!(bench.log().is_empty(), "it rests");
+    bench.worker.pass(Duration::from_secs(1));
+    bench.shard.tick(root);
+    assert_eq!(bench.log().last().map(String::as_str), Some("suspended for 2 s: it has failed again"));
 }

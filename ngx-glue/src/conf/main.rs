@@ -8,9 +8,8 @@ use std::{
 };
 
 use weir_core::{
-    engine::{Settings, Tracking},
-    shard::Rules,
-    shard::Stock,
+    engine::{Settings, Tracking, limits::LogLimit},
+    shard::{Rules, Stock},
 };
 
 use super::{Refusal, failure::Draft, location::Effective, place::Place};
@@ -84,6 +83,9 @@ struct Limits {
     stack: Option<usize>,
     callback: Option<Duration>,
     configuration: Option<Duration>,
+    contexts: Option<usize>,
+    deferred: Option<usize>,
+    log: Option<LogLimit>,
     memory_reservation: Option<usize>,
     keep_resident: Option<usize>,
     tracking: Option<Tracking>,
@@ -121,6 +123,9 @@ impl Block {
         set(&mut settings.limits.stack, given.stack);
         set(&mut settings.limits.callback, given.callback);
         set(&mut settings.limits.configuration, given.configuration);
+        set(&mut settings.limits.contexts, given.contexts);
+        set(&mut settings.limits.deferred, given.deferred);
+        set(&mut settings.limits.log, given.log);
         settings
     }
 }
@@ -218,6 +223,37 @@ impl Main {
     pub(crate) fn configuration_timeout(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let value = time("configuration_timeout", conf.argument(0))?;
         main.with_block(|block| once("configuration_timeout", &mut block.limits.configuration, value))
+    }
+
+    /// `contexts_limit N;`
+    pub(crate) fn contexts_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = number("contexts_limit", conf.argument(0), 1, 10_000_000)?;
+        main.with_block(|block| once("contexts_limit", &mut block.limits.contexts, value))
+    }
+
+    /// `deferred_limit N;`
+    pub(crate) fn deferred_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = number("deferred_limit", conf.argument(0), 0, 10_000_000)?;
+        main.with_block(|block| once("deferred_limit", &mut block.limits.deferred, value))
+    }
+
+    /// `log_limit N [burst=N] | off;`
+    pub(crate) fn log_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "log_limit";
+        const MOST: u64 = 10_000_000;
+        let value = match (conf.argument(0), conf.optional(1)) {
+            (b"off", None) => LogLimit { rate: 0, burst: 0 },
+            (rate, None) => {
+                let rate = number(NAME, rate, 1, MOST)?;
+                LogLimit { rate, burst: rate }
+            }
+            (rate, Some(burst)) => {
+                let count = burst.strip_prefix(b"burst=");
+                let count = count.ok_or_else(|| invalid(NAME, burst, "\"burst=\" and a number"))?;
+                LogLimit { rate: number(NAME, rate, 1, MOST)?, burst: number(NAME, count, 1, MOST)? }
+            }
+        };
+        main.with_block(|block| once(NAME, &mut block.limits.log, value))
     }
 
     /// `memory_reservation SIZE;`

@@ -1,7 +1,6 @@
 //! The master process: a child of the test, or a daemon.
 
 use std::{
-    fs,
     os::unix::process::ExitStatusExt,
     process::{Child, ExitStatus},
 };
@@ -31,8 +30,7 @@ impl Master {
         if !status.success() {
             return Err(status);
         }
-        let pid_file = prefix.path().join("nginx.pid");
-        let pid = wait::poll(|| fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
+        let pid = wait::poll(|| prefix.pid()?.parse().ok());
         Ok(Self::Daemon(pid.expect("nginx has written its pid file")))
     }
 

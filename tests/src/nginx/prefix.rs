@@ -85,6 +85,12 @@ impl Prefix {
         String::from_utf8_lossy(&fs::read(self.path().join("error.log")).unwrap_or_default()).into_owned()
     }
 
+    /// What nginx's pid file holds, if there is one.
+    pub(super) fn pid(&self) -> Option<String> {
+        let text = fs::read_to_string(self.path().join("nginx.pid")).ok()?;
+        text.ends_with('\n').then(|| text.trim().to_owned())
+    }
+
     pub(super) fn ended(&self, status: ExitStatus) -> Ended {
         let read = |name| fs::read_to_string(self.path().join(name)).unwrap_or_default();
         Ended { status, stderr: read("stderr"), log: self.log(), conf: read("nginx.conf") }

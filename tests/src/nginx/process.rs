@@ -33,8 +33,17 @@ pub(super) fn has_ended(pid: u32) -> bool {
 
 /// Resident memory in bytes; 0 when the process is gone.
 pub(super) fn rss(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// Address space in bytes, whatever is behind it; 0 when the process is gone.
+pub(super) fn address_space(pid: u32) -> u64 {
+    status(pid, "VmSize:")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse().ok());
     kib.unwrap_or(0) * 1024
 }

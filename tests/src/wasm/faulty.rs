@@ -67,7 +67,7 @@ pub const FAULTS: [Fault; 18] = [
         "allocator that calls back",
         'm',
         "(drop (call $allocating (i32.const 3)))",
-        "allocator asked for memory",
+        "allocator called a host function",
     ),
     trap(
         "answer before a trap",
