@@ -262,6 +262,22 @@ impl Owners {
         part.cut(range)
     }
 
+    /// Adds `next` to the end of `part` where both are of one file and owner and the one follows the other; false, and
+    /// nothing done, where they are not.
+    pub(super) fn join(&mut self, part: &mut Part, next: &Part) -> bool {
+        let (Source::File(file, offset), Source::File(other, from)) = (part.source, next.source) else {
+            return false;
+        };
+        let follows = off_t::try_from(part.len).is_ok_and(|len| offset.checked_add(len) == Some(from));
+        if file != other || part.owner != next.owner || !follows {
+            return false;
+        }
+        part.len += next.len;
+        // The owner has one part less, and not its last.
+        self.drop_part(next.owner);
+        true
+    }
+
     /// `part` without the buffer of nginx's that it is a part of, where it is in a file: the file stays.
     pub(super) fn detach(&mut self, part: Part) -> Part {
         if matches!(part.source, Source::Memory(_)) {

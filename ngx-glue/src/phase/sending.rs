@@ -84,7 +84,7 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
     let progress = stream.progress();
     let lane = stream.io.lane(Direction::Response);
     let last = has_ended(stream) && !progress.response_passed.get();
-    if progress.sending.get() == Sending::Held || (lane.len() == 0 && !last) {
+    if progress.sending.get() == Sending::Held || (lane.len() == 0 && !last && !lane.has_gathered()) {
         mark(stream, request);
         return OK;
     }
@@ -94,6 +94,10 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
         if lane.keep_back(request).is_err() {
             return broken(stream, request);
         }
+        mark(stream, request);
+        return OK;
+    }
+    if !last && came.is_none() && lane.gather() {
         mark(stream, request);
         return OK;
     }
