@@ -19,6 +19,7 @@ mod lifecycle;
 mod log;
 mod maps;
 pub(crate) mod memory;
+mod metrics;
 mod stream;
 mod timers;
 
@@ -218,10 +219,14 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
             return_queue: i32) - "shared queues";
         missing All proxy_enqueue_shared_queue(queue: i32, data: i32, size: i32) - "shared queues";
         missing All proxy_dequeue_shared_queue(queue: i32, return_data: i32, return_size: i32) - "shared queues";
-        missing All proxy_define_metric(kind: i32, name: i32, name_size: i32, return_metric: i32) - "metrics";
-        missing All proxy_increment_metric(metric: i32, delta: i64) - "metrics";
-        missing All proxy_record_metric(metric: i32, value: i64) - "metrics";
-        missing All proxy_get_metric(metric: i32, return_value: i32) - "metrics";
+        full All proxy_define_metric(kind: i32, name: i32, name_size: i32, return_metric: i32) metrics.define
+            "see docs/METRICS.md";
+        full All proxy_increment_metric(metric: i32, delta: i64) metrics.increment
+            "counters and gauges; a counter cannot become less";
+        full All proxy_record_metric(metric: i32, value: i64) metrics.record
+            "sets a gauge, adds to a counter, puts a value into a histogram";
+        full All proxy_get_metric(metric: i32, return_value: i32) metrics.get
+            "counters and gauges: what all workers have counted";
         full All proxy_get_property(path: i32, path_size: i32, return_data: i32, return_size: i32)
             properties.get_property "see the list of properties below";
         full All proxy_set_property(path: i32, path_size: i32, value: i32, value_size: i32)

@@ -25,6 +25,7 @@ pub mod failure;
 pub mod filter;
 pub mod host;
 pub mod instance;
+pub mod metrics;
 pub mod plan;
 pub mod shard;
 #[cfg(any(test, feature = "testing"))]

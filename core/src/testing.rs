@@ -5,10 +5,11 @@
 
 use std::{
     borrow::Cow,
-    cell::{Cell, RefCell, RefMut},
+    cell::{Cell, OnceCell, RefCell, RefMut},
     collections::{BTreeMap, HashMap},
     ops::Range,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use crate::{
         Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
         RootHost, RootId, Speaker, StreamError, StreamHost, Value,
     },
+    metrics::{Metrics, Options},
 };
 
 /// The proxy in memory.
@@ -54,6 +56,7 @@ pub struct Worker {
     passed: Rc<Cell<Duration>>,
     ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
     idle: Rc<Cell<bool>>,
+    metrics: Rc<OnceCell<Arc<Metrics>>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -93,6 +96,16 @@ impl Worker {
     #[must_use]
     pub fn ticks(&self) -> Vec<(RootId, u32)> {
         self.ticks.borrow().iter().map(|(root, period)| (*root, *period)).collect()
+    }
+
+    /// Keeps metrics as `options` says, in memory; to be called before any filter runs.
+    pub fn keep_metrics(&self, options: Options) {
+        // Whoever comes first decides.
+        let _ = self.metrics.set(Self::new_metrics(options));
+    }
+
+    fn new_metrics(options: Options) -> Arc<Metrics> {
+        Arc::new(Metrics::nameless(options).expect("memory for metrics"))
     }
 
     /// Drops lines that are less severe than `level`.
@@ -135,6 +148,10 @@ impl RootHost for Worker {
             0 => ticks.remove(&root),
             period => ticks.insert(root, period),
         };
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(self.metrics.get_or_init(|| Self::new_metrics(Options::default())))
     }
 }
 

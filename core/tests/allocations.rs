@@ -12,7 +12,7 @@ use std::{
     io::Write as _,
     ops::Range,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use weir_core::{
@@ -27,6 +27,7 @@ use weir_core::{
         Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
         RootHost, RootId, StreamError, StreamHost, Value,
     },
+    metrics::{Metrics, Options},
     plan::{ChainId, Isolation, Plans, Plugin},
     shard::Shard,
 };
@@ -116,6 +117,12 @@ impl RootHost for Worker {
     fn when_idle(&self) {}
 
     fn set_tick(&self, _root: RootId, _period: u32) {}
+
+    fn metrics(&self) -> Arc<Metrics> {
+        static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
+        let make = || Arc::new(Metrics::nameless(Options::default()).expect("memory"));
+        Arc::clone(METRICS.get_or_init(make))
+    }
 }
 
 /// Headers of every request and response.

@@ -4,6 +4,7 @@ pub(crate) mod bodies;
 mod failure;
 pub(crate) mod location;
 pub(crate) mod main;
+pub(crate) mod metrics;
 pub(crate) mod place;
 pub(crate) mod resolve;
 mod stock;

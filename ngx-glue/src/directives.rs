@@ -12,12 +12,16 @@ use nginx_sys::{
 
 use crate::{
     conf::{Location, Main, Refusal},
+    content,
     ngx::conf::Conf,
 };
 
 /// The inside of `wasm { … }`, as nginx's `cmd_type`. The bit is that of `events` and `http`, whose directives belong
 /// to modules of other types, so no directive but ours and nginx's `include` is known there.
 pub(crate) const WASM_CONTEXT: ngx_uint_t = NGX_HTTP_MAIN_CONF as ngx_uint_t;
+
+/// The inside of `metrics { … }`, likewise: the bit is that of `server` and `upstream`.
+pub(crate) const METRICS_CONTEXT: ngx_uint_t = NGX_HTTP_SRV_CONF as ngx_uint_t;
 
 /// One directive whose configuration is a `C`.
 #[derive(Debug)]
@@ -41,12 +45,14 @@ const WASM: u32 = NGX_HTTP_MAIN_CONF | NGX_DIRECT_CONF;
 
 /// One argument, and up to three parameters.
 const ONE_TO_FOUR: u32 = NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4;
+/// The same in the block `metrics`.
+const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 
 /// `http`, `server`, `location`, and `if` in a location.
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
-/// The `wasm` block and what may stand in it.
-pub(crate) static MAIN: [Directive<Main>; 18] = [
+/// The `wasm` block and what may stand in it, and in its block `metrics`.
+pub(crate) static MAIN: [Directive<Main>; 23] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -65,10 +71,15 @@ pub(crate) static MAIN: [Directive<Main>; 18] = [
     Directive::new(c"memory_reservation", WASM | NGX_CONF_TAKE1, Main::memory_reservation),
     Directive::new(c"keep_resident", WASM | NGX_CONF_TAKE1, Main::keep_resident),
     Directive::new(c"instance_reset", WASM | NGX_CONF_TAKE1, Main::instance_reset),
+    Directive::new(c"metrics", WASM | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::metrics),
+    Directive::new(c"path", METRICS | NGX_CONF_TAKE1, Main::metrics_path),
+    Directive::new(c"slab_size", METRICS | NGX_CONF_TAKE1, Main::slab_size),
+    Directive::new(c"max_metric_name_length", METRICS | NGX_CONF_TAKE1, Main::max_metric_name_length),
+    Directive::new(c"tag", METRICS | NGX_CONF_TAKE2, Main::metrics_tag),
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 8] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 9] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
@@ -85,4 +96,5 @@ pub(crate) static LOCATIONS: [Directive<Location>; 8] = [
         Location::response_body_buffer,
     ),
     Directive::new(c"proxy_wasm_body_while_paused", LOCATION | NGX_CONF_TAKE1, Location::body_while_paused),
+    Directive::new(c"weir_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, content::metrics::directive),
 ];

@@ -7,6 +7,7 @@
 //! | `worker` | a worker's shard of instances and its epoch thread |
 //! | `phase` | which phase or filter of nginx calls which callback |
 //! | `stream` | the record of one request; pausing, resuming, local responses |
+//! | `content` | handlers of our own: the metrics |
 //! | `host` | core's traits, for nginx |
 //! | `ngx` | the unsafe room: safe faces for nginx's structures |
 //!
@@ -15,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod conf;
+mod content;
 mod directives;
 mod host;
 #[allow(unsafe_code, reason = "the statics and entries of an nginx module are C by nature")]

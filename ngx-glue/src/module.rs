@@ -154,7 +154,7 @@ pub(crate) fn http_module() -> Module {
 }
 
 /// What `cycle` knows of us; `None` when it does not load the module.
-fn main_of(cycle: Cycle<'_>) -> Option<&Main> {
+pub(crate) fn main_of(cycle: Cycle<'_>) -> Option<&Main> {
     let conf = cycle.conf(core_module().index())?;
     // SAFETY: the slot of our core module holds what `create_conf` answered, from the cycle's own pool.
     unsafe { value_of::<Main>(conf.as_ptr()) }
@@ -228,6 +228,9 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     let cycle = unsafe { Cycle::new(cycle) };
     guard("init_module", cycle.log(), OK, || {
         root::write_waiting(cycle);
+        if let Some(metrics) = main_of(cycle).and_then(|main| main.metrics.get()) {
+            metrics.begin_generation();
+        }
         OK
     })
 }

@@ -7,6 +7,7 @@ pub(crate) mod chain;
 pub(crate) mod code;
 pub(crate) mod conf;
 pub(crate) mod connection;
+pub(crate) mod content;
 pub(crate) mod cycle;
 pub(crate) mod deadline;
 pub(crate) mod event;

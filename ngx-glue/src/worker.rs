@@ -2,6 +2,10 @@
 
 use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc};
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use weir_core::{
     engine::{Engine, Ticker},
     plan::Plans,
@@ -23,6 +27,7 @@ use crate::{
 pub(crate) struct Runtime {
     engine: Arc<Engine>,
     plans: Arc<Plans<Ngx>>,
+    root: Worker,
     rules: Rules,
     running: RefCell<Option<Running>>,
 }
@@ -45,8 +50,8 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// A runtime that does not run yet.
-    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>, rules: Rules) -> Self {
-        Self { engine, plans, rules, running: RefCell::new(None) }
+    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>, root: Worker, rules: Rules) -> Self {
+        Self { engine, plans, root, rules, running: RefCell::new(None) }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
@@ -58,7 +63,7 @@ impl Runtime {
         if running.is_none() {
             let ticker = self.engine.ticker()?;
             let timers = Rc::new(Timers::default());
-            let worker = Worker::with(Rc::clone(&timers));
+            let worker = self.root.with(Rc::clone(&timers));
             let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), worker, self.rules));
             timers.serve(&shard);
             shard.start();
@@ -103,6 +108,9 @@ pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
     if Process::current() != Process::Server {
         return true;
     }
+    if let Some(metrics) = main.metrics.get() {
+        metrics.claim_row(std::process::id(), is_alive);
+    }
     // Without a chain there is nothing to run.
     let Some(runtime) = main.runtime.get() else { return true };
     runtime
@@ -118,4 +126,15 @@ pub(crate) fn exit(main: &Main) {
     if let Some(runtime) = main.runtime.get() {
         runtime.stop();
     }
+    // After the last callbacks.
+    if let Some(metrics) = main.metrics.get() {
+        metrics.release_row(std::process::id());
+    }
+}
+
+/// Whether process `pid` runs.
+fn is_alive(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    // A process of another user's is alive too.
+    test_kill_process(pid) != Err(Errno::SRCH)
 }

@@ -1,6 +1,9 @@
-//! What a worker offers to every context in it: log, clocks.
+//! What a worker offers to every context in it: log, clocks, metrics.
+
+use std::sync::Arc;
 
 use super::LogSink;
+use crate::metrics::Metrics;
 
 /// One worker of the proxy. A cheap handle: cloned into every instance.
 pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
@@ -16,6 +19,9 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
     /// Calls [`Shard::tick`](crate::shard::Shard::tick) for `root` each `period` milliseconds from now on, first when
     /// one has passed; with 0 no more. A later call takes an earlier one's place.
     fn set_tick(&self, root: RootId, period: u32);
+
+    /// The metrics of the server that it belongs to. Asked once for each instance.
+    fn metrics(&self) -> Arc<Metrics>;
 }
 
 /// A root context of a worker: number of its instance's group, and its own number in that.

@@ -12,6 +12,7 @@ use crate::{
     context::{ContextId, Contexts, ContextsOf},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
+    metrics::{Metrics, Scope},
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -29,6 +30,12 @@ pub struct State<H: Host> {
     pub(crate) asked: Asked,
     /// Functions that are listed as missing and have been warned of.
     pub(crate) warned_missing: bool,
+    /// A metric could not be defined, which has been warned of.
+    pub(crate) warned_metrics: bool,
+    /// Where metrics are.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Which of them are this guest's.
+    pub(crate) scope: Scope,
     /// Where in the worker it lives; `None` for an instance that ends with its request, or is only rehearsed.
     pub(crate) place: Option<Place>,
     /// Random numbers have been drawn.
@@ -65,6 +72,7 @@ impl<H: Host> std::fmt::Debug for State<H> {
 impl<H: Host> State<H> {
     /// The state of a new instance of `filter`.
     pub(super) fn new(filter: &Arc<Filter<H>>, root: &H::Root) -> Self {
+        let metrics = root.metrics();
         Self {
             filter: Arc::clone(filter),
             root: root.clone(),
@@ -75,6 +83,9 @@ impl<H: Host> State<H> {
             callback: Callback::Initialize,
             asked: Asked::default(),
             warned_missing: false,
+            warned_metrics: false,
+            scope: metrics.scope(&filter.spec().name),
+            metrics,
             drew_random: false,
             place: None,
         }

@@ -4,15 +4,17 @@ use std::{
     cell::{OnceCell, RefCell},
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use weir_core::{
     engine::{Settings, Tracking, limits::LogLimit},
+    metrics::Metrics,
     shard::{Rules, Stock},
 };
 
-use super::{Refusal, failure::Draft, location::Effective, place::Place};
+use super::{Refusal, failure::Draft, location::Effective, metrics::MetricsBlock, place::Place};
 use crate::{
     ngx::{
         conf::{self, Conf},
@@ -33,6 +35,8 @@ pub(crate) struct Main {
     pub(crate) locations: RefCell<Vec<Rc<Effective>>>,
     /// What workers run by, once the whole configuration has been read and found good.
     pub(crate) runtime: OnceCell<Rc<Runtime>>,
+    /// Where this server keeps its metrics; set where there is a `wasm` block.
+    pub(crate) metrics: OnceCell<Arc<Metrics>>,
 }
 
 /// The directives inside `wasm { … }`.
@@ -48,6 +52,8 @@ pub(crate) struct Block {
     pub(crate) cache: Option<(CacheChoice, Place)>,
     /// `instances`: how many, and how they are kept.
     pub(super) instances: Option<(u32, Stock)>,
+    /// What its block `metrics` says.
+    pub(crate) metrics: MetricsBlock,
     limits: Limits,
     /// What is done about filters that misbehave.
     pub(super) failure: Draft,
@@ -99,6 +105,7 @@ impl Block {
             environment: Vec::new(),
             cache: None,
             instances: None,
+            metrics: MetricsBlock::default(),
             limits: Limits::default(),
             failure: Draft::default(),
         }
@@ -332,7 +339,7 @@ pub(crate) fn filter_name(bytes: &[u8]) -> Result<String, Refusal> {
     }
 }
 
-fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Refusal> {
+pub(super) fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Refusal> {
     str::from_utf8(bytes)
         .map_err(|_| format!("invalid value in \"{name}\" directive: it must be UTF-8 text").into())
 }
@@ -344,7 +351,7 @@ pub(super) fn number<N: TryFrom<u64>>(name: &str, bytes: &[u8], least: u64, most
     value.ok_or_else(|| invalid(name, bytes, &format!("a number from {least} to {most}")))
 }
 
-fn size(name: &str, bytes: &[u8], least: usize, most: usize) -> Result<usize, Refusal> {
+pub(super) fn size(name: &str, bytes: &[u8], least: usize, most: usize) -> Result<usize, Refusal> {
     let value = conf::size(bytes).filter(|value| (least..=most).contains(value));
     value.ok_or_else(|| invalid(name, bytes, &format!("a size from {} to {}", human(least), human(most))))
 }

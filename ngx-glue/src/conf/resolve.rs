@@ -15,6 +15,7 @@ use weir_core::{
 use super::{
     location::{Effective, Use},
     main::{Block, CacheChoice, Declaration, Main, human},
+    metrics,
     place::{self, Place},
 };
 use crate::{
@@ -37,7 +38,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(place: &Place, message: impl Display) -> Self {
+    pub(super) fn new(place: &Place, message: impl Display) -> Self {
         Self { place: place.to_string(), message: message.to_string() }
     }
 
@@ -59,11 +60,18 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
     for one in locations().flat_map(|location| &location.uses) {
         check_declared(one, block.as_ref())?;
     }
-    let Some(block) = block.as_ref().filter(|block| !block.modules.is_empty()) else { return Ok(()) };
+    let Some(block) = block.as_ref() else { return Ok(()) };
+    let metrics = Arc::new(metrics::open(&block.metrics, cycle)?);
+    // `resolve` runs once for each cycle.
+    let _ = main.metrics.set(Arc::clone(&metrics));
+    if block.modules.is_empty() {
+        return Ok(());
+    }
+    let worker = Worker::new(metrics);
 
     let engine = engine(block)?;
     let cache = open_cache(block, cycle)?;
-    let filters = load(block, &engine, &cache)?;
+    let filters = load(block, &engine, &cache, &worker)?;
 
     let mut plans = Plans::new();
     let mut plugins = Plugins::default();
@@ -72,13 +80,13 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
         ids.push((location, plans.add_chain(plugins.of(location, &filters)?)));
     }
     plans
-        .rehearse(&engine, &Worker::default())
+        .rehearse(&engine, &worker)
         .map_err(|refusal| Failure { message: refusal.to_string(), place: refusal.place })?;
     if ids.is_empty() {
         return Ok(());
     }
 
-    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), block.rules()));
+    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), worker, block.rules()));
     for (location, id) in ids {
         // Each location is in the list once, so its chain has not been set before.
         let _ = location.chain.set((id, Rc::clone(&runtime)));
@@ -138,7 +146,7 @@ fn open_cache(block: &Block, cycle: Cycle<'_>) -> Result<Cache, Failure> {
     }
 }
 
-fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache) -> Result<Filters, Failure> {
+fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache, worker: &Worker) -> Result<Filters, Failure> {
     let mut filters = Filters::new();
     for Declaration { name, path, configuration, place } in &block.modules {
         let spec = FilterSpec {
@@ -148,7 +156,7 @@ fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache) -> Result<Filters, F
             vm_id: name.clone(),
             environment: block.environment.clone(),
         };
-        let filter = Filter::load(engine, cache, spec, &Worker::default())
+        let filter = Filter::load(engine, cache, spec, worker)
             .map_err(|error| Failure::new(place, format_args!("filter \"{name}\": {error}")))?;
         filters.insert(name.clone(), filter);
     }

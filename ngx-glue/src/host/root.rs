@@ -1,30 +1,37 @@
-//! What a worker offers to every context in it: the error log of the cycle it runs by, and clocks.
+//! What a worker offers to every context in it: the error log of the cycle it runs by, clocks, metrics.
 
 use std::{
     cell::RefCell,
     rc::Rc,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use weir_core::{
     abi::types::LogLevel,
     host::{LogLine, LogSink, RootHost, RootId, Speaker},
+    metrics::Metrics,
 };
 
 use crate::ngx::{cycle::Cycle, timer::Timers};
 
 /// The worker that runs, or the master while it tries out a configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Worker {
+    metrics: Arc<Metrics>,
     /// `None` in the master, where nothing ticks.
     timers: Option<Rc<Timers>>,
 }
 
 impl Worker {
+    /// The master, which tries a configuration out.
+    pub(crate) const fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, timers: None }
+    }
+
     /// The worker that runs, with timers for its root contexts.
-    pub(crate) fn with(timers: Rc<Timers>) -> Self {
-        Self { timers: Some(timers) }
+    pub(crate) fn with(&self, timers: Rc<Timers>) -> Self {
+        Self { timers: Some(timers), ..self.clone() }
     }
 }
 
@@ -60,33 +67,43 @@ pub(crate) fn write_waiting(cycle: Cycle<'_>) {
     }
 }
 
+/// Writes a line to the log of this process, or keeps it for the log that a configuration names.
+pub(crate) fn log(line: LogLine<'_>) {
+    let taken_now = Cycle::with_current(|cycle| {
+        let taken = line.level >= cycle.log().guest_level();
+        if taken {
+            cycle.log().write_line(line);
+        }
+        taken
+    });
+    if taken_now {
+        return;
+    }
+    WAITING.with_borrow_mut(|waiting| {
+        if let Some(waiting) = waiting.as_mut().filter(|waiting| waiting.len() < MOST_WAITING) {
+            waiting.push(Waiting {
+                level: line.level,
+                filter: line.filter.to_owned(),
+                speaker: line.speaker,
+                message: line.message.to_vec(),
+            });
+        }
+    });
+}
+
+/// The least severe level that [`log`] takes.
+pub(crate) fn log_level() -> LogLevel {
+    let now = Cycle::with_current(|cycle| cycle.log().guest_level());
+    if WAITING.with_borrow(Option::is_some) { now.min(LogLevel::Trace) } else { now }
+}
+
 impl LogSink for Worker {
     fn log(&self, line: LogLine<'_>) {
-        let taken_now = Cycle::with_current(|cycle| {
-            let taken = line.level >= cycle.log().guest_level();
-            if taken {
-                cycle.log().write_line(line);
-            }
-            taken
-        });
-        if taken_now {
-            return;
-        }
-        WAITING.with_borrow_mut(|waiting| {
-            if let Some(waiting) = waiting.as_mut().filter(|waiting| waiting.len() < MOST_WAITING) {
-                waiting.push(Waiting {
-                    level: line.level,
-                    filter: line.filter.to_owned(),
-                    speaker: line.speaker,
-                    message: line.message.to_vec(),
-                });
-            }
-        });
+        log(line);
     }
 
     fn log_level(&self) -> LogLevel {
-        let now = Cycle::with_current(|cycle| cycle.log().guest_level());
-        if WAITING.with_borrow(Option::is_some) { now.min(LogLevel::Trace) } else { now }
+        log_level()
     }
 }
 
@@ -114,5 +131,9 @@ impl RootHost for Worker {
         if let Some(timers) = &self.timers {
             timers.set(root, period);
         }
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 }

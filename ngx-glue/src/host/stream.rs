@@ -11,7 +11,7 @@ use weir_core::{
     host::{Attribute, LocalResponse, LogLine, LogSink, StreamError, StreamHost, Value},
 };
 
-use super::{properties, root::Worker};
+use super::{properties, root};
 use crate::{
     ngx::{
         request::Request,
@@ -58,12 +58,12 @@ impl LogSink for RequestToken {
     fn log(&self, line: LogLine<'_>) {
         match self.request() {
             Some(request) => request.log().write_line(line),
-            None => Worker::default().log(line),
+            None => root::log(line),
         }
     }
 
     fn log_level(&self) -> LogLevel {
-        self.request().map_or_else(|| Worker::default().log_level(), |request| request.log().guest_level())
+        self.request().map_or_else(root::log_level, |request| request.log().guest_level())
     }
 }
 

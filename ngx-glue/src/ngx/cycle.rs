@@ -10,7 +10,7 @@ use std::{
 
 use nginx_sys::{
     NGX_OK, NGX_PROCESS_HELPER, NGX_PROCESS_SIGNALLER, ngx_conf_full_name, ngx_cycle_t, ngx_int_t,
-    ngx_module_t, ngx_process, ngx_str_t, ngx_uint_t,
+    ngx_module_t, ngx_process, ngx_str_t, ngx_test_config, ngx_uint_t,
 };
 
 use super::{log::Log, pool::Pool};
@@ -170,6 +170,13 @@ impl Module {
             && (index == other_index && index != ngx_uint_t::MAX
                 || kind == other_kind && context == other_context && context != ngx_uint_t::MAX)
     }
+}
+
+/// Whether this process only tries the configuration out (`nginx -t`).
+pub(crate) fn is_test() -> bool {
+    // SAFETY: nginx writes this number when it reads its command line, before any module can run.
+    let test = unsafe { ngx_test_config };
+    test != 0
 }
 
 /// What this process is for (`ngx_process` in `src/os/unix/ngx_process_cycle.h`).

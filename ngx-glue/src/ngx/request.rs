@@ -325,6 +325,13 @@ impl<'a> Request<'a> {
         self.version() < 2000 && self.connection().is_closed_by_peer()
     }
 
+    /// One more waits for it: it stays until it has been finalized once more.
+    pub(crate) fn count_in(self) {
+        let Some(main) = NonNull::new(self.peek(|r| r.main)) else { return };
+        // SAFETY: the main request of a live request lives as long as it.
+        unsafe { Self::new(main) }.edit(|r| r.set_count(r.count() + 1));
+    }
+
     /// The connection is closed once this request is done.
     pub(crate) fn close_after(self) {
         self.edit(|r| r.set_keepalive(0));

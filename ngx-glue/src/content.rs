@@ -1,0 +1,3 @@
+//! Handlers of our own: what a location answers itself.
+
+pub(crate) mod metrics;

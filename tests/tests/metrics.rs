@@ -1,0 +1,160 @@
+//! Metrics of filters: one number in all workers, whatever becomes of workers and configurations, and a text of them.
+#![allow(missing_docs, reason = "a test")]
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use weir_tests::{Conf, Nginx, Protocol, Request, wait};
+
+fn conf() -> Conf {
+    Conf::new().guest("counts").server(
+        "location / { proxy_wasm counts my_; return 200 ok; }
+         location = /metrics { weir_metrics; }",
+    )
+}
+
+/// The value of a line of the metrics.
+fn value(nginx: &Nginx, series: &str) -> Option<f64> {
+    let text = nginx.get("/metrics").expect_status(200).text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|number| number.parse().ok())
+}
+
+const REQUESTS: &str = r#"my_requests_total{filter="counts",kind="http"}"#;
+
+/// Sends `count` requests on connections of their own, so that all workers get some.
+fn count(nginx: &Nginx, count: usize) {
+    for _ in 0..count {
+        let _ = nginx.connect(Protocol::Http1).get("/").expect_status(200);
+    }
+}
+
+#[test]
+fn what_filters_count_is_shown_for_all_workers() {
+    let nginx = Nginx::start(conf());
+    count(&nginx, 20);
+    let response = nginx.send(Request::get("/").header("x-add", "5").header("x-value", "100"));
+    assert_eq!(response.header("x-count"), Some("25"));
+    assert_eq!(value(&nginx, REQUESTS), Some(25.0));
+    assert_eq!(value(&nginx, r#"my_values_bucket{filter="counts",le="63.0"}"#), Some(0.0));
+    assert_eq!(value(&nginx, r#"my_values_bucket{filter="counts",le="127.0"}"#), Some(1.0));
+    assert_eq!(value(&nginx, r#"my_values_sum{filter="counts"}"#), Some(100.0));
+    // A request is logged after its response.
+    let closed = wait::poll(|| (value(&nginx, r#"my_open_now{filter="counts"}"#)? == 0.0).then_some(()));
+    assert!(closed.is_some());
+}
+
+#[test]
+fn the_format_is_what_the_client_prefers() {
+    let nginx = Nginx::start(conf());
+    let plain = nginx.get("/metrics").expect_status(200);
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let open =
+        Request::get("/metrics").header("accept", "application/openmetrics-text;version=1.0.0,*/*;q=0.1");
+    let open = nginx.send(open).expect_status(200);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(open.header("content-type"), Some(kind));
+    assert!(open.text().ends_with("# EOF\n"), "{}", open.text());
+    let head = nginx.send(Request::head("/metrics")).expect_status(200);
+    assert!(head.body.is_empty() && head.header("content-length").is_some());
+    let _ = nginx.send(Request::post("/metrics", "x")).expect_status(405);
+    let mut h2 = nginx.connect(Protocol::Http1);
+    for _ in 0..3 {
+        assert!(h2.get("/metrics").text().contains(REQUESTS));
+    }
+}
+
+#[test]
+fn values_outlive_reloads_and_workers() {
+    let mut nginx = Nginx::start(conf());
+    count(&nginx, 5);
+    // More workers, and a filter more.
+    nginx.reload(conf().workers(3).guest("noop"));
+    assert_eq!(value(&nginx, REQUESTS), Some(5.0));
+    count(&nginx, 5);
+    // A larger file.
+    nginx.reload(conf().wasm("metrics { slab_size 32m; }").workers(1));
+    count(&nginx, 5);
+    assert_eq!(value(&nginx, REQUESTS), Some(15.0));
+    assert_eq!(fs::metadata(nginx.prefix().join("weir-metrics")).expect("the file").len(), 32 << 20);
+    // A smaller one has to wait.
+    let mark = nginx.mark();
+    nginx.reload(conf().wasm("metrics { slab_size 1m; }"));
+    assert!(nginx.log_since(mark).contains("keeps its 33554432 bytes"));
+    assert_eq!(value(&nginx, REQUESTS), Some(15.0));
+    // A reload that fails.
+    let _ = nginx.reload_refused(conf().wasm("module gone nowhere.wasm;"));
+    count(&nginx, 1);
+    assert_eq!(value(&nginx, REQUESTS), Some(16.0));
+    // Workers that are killed.
+    nginx.tolerate("exited on signal 9");
+    for pid in nginx.worker_pids() {
+        let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        assert!(status.expect("kill runs").success());
+        let replaced = wait::poll(|| {
+            let pids = nginx.worker_pids();
+            (pids.len() == 2 && !pids.contains(&pid)).then_some(())
+        });
+        assert!(replaced.is_some(), "{}", nginx.log());
+    }
+    count(&nginx, 4);
+    assert_eq!(value(&nginx, REQUESTS), Some(20.0));
+}
+
+#[test]
+fn the_file_is_the_starter_s_and_servers_that_run_share_it() {
+    let nginx = Nginx::start(conf());
+    count(&nginx, 3);
+    let path = nginx.prefix().join("weir-metrics");
+    let metadata = fs::metadata(&path).expect("the file");
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.len()), (0o640, 16 << 20));
+    let other = Nginx::start(conf().wasm(&format!("metrics {{ path {}; }}", path.display())));
+    assert_eq!(value(&other, REQUESTS), Some(3.0), "a file in use is joined");
+    count(&other, 1);
+    assert_eq!(value(&nginx, REQUESTS), Some(4.0));
+}
+
+#[test]
+fn without_a_file_metrics_are_shared_all_the_same() {
+    let nginx = Nginx::start(conf().wasm("metrics { path off; }"));
+    count(&nginx, 10);
+    assert_eq!(value(&nginx, REQUESTS), Some(10.0));
+    assert!(!nginx.prefix().join("weir-metrics").exists());
+}
+
+#[test]
+fn names_that_others_put_labels_into_are_taken_apart_by_rules() {
+    let metrics =
+        r"metrics { slab_size 5m; max_metric_name_length 128; tag kind '(\.now())'; tag a 'my_(va)lues'; }";
+    let nginx = Nginx::start(conf().wasm(metrics));
+    count(&nginx, 1);
+    assert_eq!(value(&nginx, r#"my_lues_count{filter="counts",a="va"}"#), Some(0.0));
+    assert!(value(&nginx, r#"my_open{filter="counts",kind=""}"#).is_some());
+}
+
+#[test]
+fn mistakes_are_told() {
+    let cases = [
+        ("metrics { slab_size 1k; }", "invalid value \"1k\" in \"slab_size\" directive"),
+        ("metrics { max_metric_name_length 5; }", "it must be a number from 6 to 4096"),
+        ("metrics { path nowhere/file; }", "nowhere/file\" for metrics"),
+        ("metrics { tag x y; }", "has no group"),
+        ("metrics { tag x '('; }", "is no regular expression"),
+        ("metrics { } metrics { }", "\"metrics\" directive is duplicate"),
+        ("metrics { path a; path b; }", "\"path\" directive is duplicate"),
+        ("metrics { module a b; }", "is not allowed here"),
+        ("slab_size 5m;", "is not allowed here"),
+    ];
+    for (text, message) in cases {
+        let ended = Nginx::check(&Conf::new().wasm(text).server("return 200 ok;"));
+        assert!(!ended.status.success() && ended.stderr.contains(message), "{text}: {}", ended.stderr);
+        assert!(ended.stderr.contains("nginx.conf:"), "{}", ended.stderr);
+    }
+    let twice = Conf::new().server("location / { proxy_pass http://127.0.0.1:1; weir_metrics; }");
+    assert!(Nginx::check(&twice).stderr.contains("has a handler already"));
+}
+
+#[test]
+fn without_filters_there_is_nothing_to_show() {
+    let nginx = Nginx::start(Conf::new().server("location / { weir_metrics; }"));
+    let _ = nginx.get("/").expect_status(404);
+}
