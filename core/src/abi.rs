@@ -20,6 +20,8 @@ mod log;
 mod maps;
 pub(crate) mod memory;
 mod metrics;
+mod shared_data;
+mod shared_queue;
 mod stream;
 mod timers;
 
@@ -210,15 +212,19 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         missing All proxy_grpc_send(stream: i32, message: i32, message_size: i32, end_stream: i32) - "calls out";
         missing All proxy_grpc_cancel(call: i32) - "calls out";
         missing All proxy_grpc_close(call: i32) - "calls out";
-        missing All proxy_set_shared_data(key: i32, key_size: i32, value: i32, value_size: i32, cas: i32)
-            - "shared data";
-        missing All proxy_get_shared_data(key: i32, key_size: i32, return_data: i32, return_size: i32, return_cas: i32)
-            - "shared data";
-        missing All proxy_register_shared_queue(name: i32, name_size: i32, return_queue: i32) - "shared queues";
-        missing All proxy_resolve_shared_queue(vm_id: i32, vm_id_size: i32, name: i32, name_size: i32,
-            return_queue: i32) - "shared queues";
-        missing All proxy_enqueue_shared_queue(queue: i32, data: i32, size: i32) - "shared queues";
-        missing All proxy_dequeue_shared_queue(queue: i32, return_data: i32, return_size: i32) - "shared queues";
+        full All proxy_set_shared_data(key: i32, key_size: i32, value: i32, value_size: i32, cas: i32)
+            shared_data.set_shared_data "keys to 64 KiB, values to 1 MiB; a null value makes the entry empty and lets \
+             it go when room is wanted";
+        full All proxy_get_shared_data(key: i32, key_size: i32, return_data: i32, return_size: i32, return_cas: i32)
+            shared_data.get_shared_data "";
+        full All proxy_register_shared_queue(name: i32, name_size: i32, return_queue: i32)
+            shared_queue.register_shared_queue "at most 256 queues in a zone";
+        full All proxy_resolve_shared_queue(vm_id: i32, vm_id_size: i32, name: i32, name_size: i32,
+            return_queue: i32) shared_queue.resolve_shared_queue "an empty vm_id is the filter's own";
+        full All proxy_enqueue_shared_queue(queue: i32, data: i32, size: i32) shared_queue.enqueue_shared_queue
+            "messages to 1 MiB";
+        full All proxy_dequeue_shared_queue(queue: i32, return_data: i32, return_size: i32)
+            shared_queue.dequeue_shared_queue "";
         full All proxy_define_metric(kind: i32, name: i32, name_size: i32, return_metric: i32) metrics.define
             "see docs/METRICS.md";
         full All proxy_increment_metric(metric: i32, delta: i64) metrics.increment

@@ -62,6 +62,8 @@ struct Root<P> {
     plugin: P,
     /// Milliseconds between two ticks; 0 for none.
     tick: u32,
+    /// Queues whose messages it is told of.
+    queues: Vec<u32>,
 }
 
 /// Ids are made here and unique, so they need no hashing.
@@ -129,7 +131,7 @@ impl<S, P> Contexts<S, P> {
 
     /// A new root context for `plugin`. Roots are made before any stream.
     pub(crate) fn add_root(&mut self, plugin: P) -> ContextId {
-        self.roots.push(Root { plugin, tick: 0 });
+        self.roots.push(Root { plugin, tick: 0, queues: Vec::new() });
         self.next = self.first_stream();
         Self::root_id(self.roots.len() - 1)
     }
@@ -195,7 +197,20 @@ impl<S, P> Contexts<S, P> {
 
     /// Whether root context number `index` waits for something that comes later, outside any request.
     pub(crate) fn root_lasts(&self, index: usize) -> bool {
-        self.tick(index) > 0
+        self.tick(index) > 0 || self.queue(index, 0).is_some()
+    }
+
+    /// Root context number `index` has registered `queue`: no other one in this instance is told of it any more.
+    pub(crate) fn add_queue(&mut self, index: usize, queue: u32) {
+        self.roots.iter_mut().for_each(|root| root.queues.retain(|known| *known != queue));
+        if let Some(root) = self.roots.get_mut(index) {
+            root.queues.push(queue);
+        }
+    }
+
+    /// Queue number `at` of root context number `index`.
+    pub(crate) fn queue(&self, index: usize, at: usize) -> Option<u32> {
+        self.roots.get(index)?.queues.get(at).copied()
     }
 
     pub(crate) fn stream(&self, id: ContextId) -> Option<&StreamContext<S>> {

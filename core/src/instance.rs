@@ -70,7 +70,22 @@ impl<H: Host> Instance<H> {
         state.place = Some(place);
         for root in 0..state.contexts.roots() {
             state.root.set_tick(place.root(root), state.contexts.tick(root));
+            if let Some(shared) = &state.shared {
+                let queues = (0..).map_while(|at| state.contexts.queue(root, at));
+                queues.for_each(|queue| shared.listen(queue));
+            }
         }
+    }
+
+    /// Queue number `at` of root context number `root`, both counted from 0; `None` where there is no such root context
+    /// or queue.
+    pub(crate) fn queue(&self, root: usize, at: usize) -> Option<u32> {
+        self.store.data().contexts.queue(root, at)
+    }
+
+    /// How many root contexts live in it.
+    pub(crate) fn roots(&self) -> usize {
+        self.store.data().contexts.roots()
     }
 
     /// Whether root context number `index`, counted from 0, has asked for something that comes later.

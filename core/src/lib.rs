@@ -13,6 +13,8 @@
 //! 4. The chain's verdict says what the proxy has to do: go on, hold, send a local response, fail.
 //! 5. At the end each context is finished and the instances go back.
 //!
+//! What filters share with those of other workers lies in [`shared`] memory.
+//!
 //! What goes wrong in a guest is a [`failure`]: it ends that instance and that request, nothing else.
 
 #![deny(unsafe_code)]
@@ -28,6 +30,7 @@ pub mod instance;
 pub mod metrics;
 pub mod plan;
 pub mod shard;
+pub mod shared;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

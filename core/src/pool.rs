@@ -172,6 +172,11 @@ impl<H: Host> Pool<H> {
         Ok(made)
     }
 
+    /// Whether the worker has an instance of its own of group number `group`.
+    pub(crate) fn has_resident(&self, group: usize) -> bool {
+        self.residents.get(group).is_some_and(|resident| resident.borrow().is_some())
+    }
+
     /// An instance that waits for a request of group number `group`, or a new one.
     fn take(&self, group: usize, plan: &Group<H>) -> Result<Box<Instance<H>>, Failure> {
         let (idle, left) = match self.idle.get(group) {

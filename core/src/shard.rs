@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
+mod queues;
+
 use crate::{
     abi::types::LogLevel,
     chain::{Chain, Step, wake},

@@ -24,6 +24,7 @@ use crate::{
         RootHost, RootId, Speaker, StreamError, StreamHost, Value,
     },
     metrics::{Metrics, Options},
+    shared::Shared,
 };
 
 /// The proxy in memory.
@@ -57,6 +58,7 @@ pub struct Worker {
     ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
     idle: Rc<Cell<bool>>,
     metrics: Rc<OnceCell<Arc<Metrics>>>,
+    shared: Rc<RefCell<Option<Rc<Shared>>>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -108,6 +110,11 @@ impl Worker {
         Arc::new(Metrics::nameless(options).expect("memory for metrics"))
     }
 
+    /// Instances that are made from now on have a part in the zones of `shared`.
+    pub fn share(&self, shared: &Rc<Shared>) {
+        self.shared.replace(Some(Rc::clone(shared)));
+    }
+
     /// Drops lines that are less severe than `level`.
     pub fn set_log_level(&self, level: LogLevel) {
         self.level.set(Some(level));
@@ -152,6 +159,10 @@ impl RootHost for Worker {
 
     fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(self.metrics.get_or_init(|| Self::new_metrics(Options::default())))
+    }
+
+    fn shared(&self) -> Option<Rc<Shared>> {
+        self.shared.borrow().clone()
     }
 }
 

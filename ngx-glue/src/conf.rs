@@ -8,6 +8,7 @@ pub(crate) mod metrics;
 pub(crate) mod place;
 pub(crate) mod resolve;
 mod stock;
+pub(crate) mod zones;
 
 pub(crate) use location::Location;
 pub(crate) use main::Main;

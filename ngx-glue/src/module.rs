@@ -74,7 +74,6 @@ static mut ngx_weir_module: ngx_module_t = ngx_module_t {
     commands: (&raw mut MAIN_COMMANDS).cast(),
     type_: NGX_CORE_MODULE as ngx_uint_t,
     init_module: Some(init_module),
-    init_process: Some(init_process),
     exit_process: Some(exit_process),
     ..ngx_module_t::default()
 };
@@ -85,6 +84,7 @@ static mut ngx_http_weir_module: ngx_module_t = ngx_module_t {
     ctx: (&raw mut HTTP).cast(),
     commands: (&raw mut LOCATION_COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(init_process),
     ..ngx_module_t::default()
 };
 
@@ -228,14 +228,18 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     let cycle = unsafe { Cycle::new(cycle) };
     guard("init_module", cycle.log(), OK, || {
         root::write_waiting(cycle);
-        if let Some(metrics) = main_of(cycle).and_then(|main| main.metrics.get()) {
-            metrics.begin_generation();
+        if let Some(main) = main_of(cycle) {
+            if let Some(metrics) = main.metrics.get() {
+                metrics.begin_generation();
+            }
+            worker::take_over(main, cycle);
         }
         OK
     })
 }
 
-/// `init_process`: a worker starts.
+/// `init_process` of the http module: a worker starts. nginx's events are there by then, which they may not be for a core
+/// module: that comes before them where the module is linked statically, and after the http module elsewhere.
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     let Some(cycle) = NonNull::new(cycle) else { return ERROR };
     // SAFETY: nginx calls this with the cycle the process runs by.

@@ -40,3 +40,4 @@ pub(crate) mod tls;
 pub(crate) mod unannounced;
 pub(crate) mod upstream;
 pub(crate) mod variable;
+pub(crate) mod watch;

@@ -10,6 +10,7 @@ use weir_core::{
     engine::{Engine, Ticker},
     plan::Plans,
     shard::{Rules, Shard},
+    shared::{Shared, Zones},
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
         cycle::{Cycle, Process},
         log::Level,
         timer::Timers,
+        watch::Watch,
     },
 };
 
@@ -29,11 +31,14 @@ pub(crate) struct Runtime {
     plans: Arc<Plans<Ngx>>,
     root: Worker,
     rules: Rules,
+    zones: Arc<Zones>,
     running: RefCell<Option<Running>>,
 }
 
 /// What only a process that runs requests has.
 struct Running {
+    /// By which it hears of messages.
+    _watch: Option<Watch>,
     shard: Rc<Shard<Ngx>>,
     /// Makes the epochs pass that callbacks are bounded by.
     _ticker: Ticker,
@@ -50,24 +55,32 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// A runtime that does not run yet.
-    pub(crate) const fn new(engine: Arc<Engine>, plans: Arc<Plans<Ngx>>, root: Worker, rules: Rules) -> Self {
-        Self { engine, plans, root, rules, running: RefCell::new(None) }
+    pub(crate) const fn new(
+        engine: Arc<Engine>,
+        plans: Arc<Plans<Ngx>>,
+        root: Worker,
+        zones: Arc<Zones>,
+        rules: Rules,
+    ) -> Self {
+        Self { engine, plans, root, zones, rules, running: RefCell::new(None) }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// When the system has no thread to give, or nginx no connection.
     fn start(&self) -> io::Result<()> {
         let mut running = self.running.borrow_mut();
         if running.is_none() {
             let ticker = self.engine.ticker()?;
             let timers = Rc::new(Timers::default());
-            let worker = self.root.with(Rc::clone(&timers));
+            let shared = Shared::new(&self.zones);
+            shared.join();
+            let worker = self.root.sharing(Rc::clone(&shared)).with(Rc::clone(&timers));
             let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), worker, self.rules));
             timers.serve(&shard);
             shard.start();
-            *running = Some(Running { shard, _ticker: ticker });
+            *running = Some(Running { _watch: listen(&shared)?, shard, _ticker: ticker });
         }
         Ok(())
     }
@@ -86,9 +99,7 @@ impl Runtime {
             Ok(()) => running(self),
             Err(error) => {
                 Cycle::with_current(|cycle| {
-                    cycle
-                        .log()
-                        .write(Level::Alert, format_args!("weir: cannot start the epoch thread: {error}"));
+                    cycle.log().write(Level::Alert, format_args!("weir: cannot start: {error}"));
                 });
                 None
             }
@@ -116,9 +127,33 @@ pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
     runtime
         .start()
         .inspect_err(|error| {
-            cycle.log().write(Level::Emerg, format_args!("weir: cannot start the epoch thread: {error}"));
+            cycle.log().write(Level::Emerg, format_args!("weir: cannot start: {error}"));
         })
         .is_ok()
+}
+
+/// Begins to listen for messages in queues; `None` where no queue was registered while the configuration was tried.
+fn listen(shared: &Shared) -> io::Result<Option<Watch>> {
+    let Some(waker) = shared.waker() else { return Ok(None) };
+    let descriptor = waker.descriptor().try_clone_to_owned()?;
+    let watch = Cycle::with_current(|cycle| Watch::new(descriptor, cycle));
+    let none = || io::Error::other("nginx has no connection left to listen for messages in queues by");
+    watch.map(Some).ok_or_else(none)
+}
+
+/// Other workers, or this one, have put messages into queues.
+pub(crate) fn queues_ready(main: &Main) {
+    if let Some(shard) = main.runtime.get().and_then(|runtime| runtime.shard()) {
+        shard.queues_ready();
+    }
+}
+
+/// What zones of another size had goes over into those of this configuration, which is good. In the master.
+pub(crate) fn take_over(main: &Main, cycle: Cycle<'_>) {
+    let Some(runtime) = main.runtime.get() else { return };
+    for (zone, problem) in runtime.zones.take_over() {
+        cycle.log().write(Level::Warn, format_args!("weir: zone \"{zone}\" {problem}"));
+    }
 }
 
 /// A process ends: root contexts end with it, and its epoch thread.

@@ -1,9 +1,9 @@
-//! What a worker offers to every context in it: log, clocks, metrics.
+//! What a worker offers to every context in it: log, clocks, metrics, what it shares with other workers.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use super::LogSink;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, shared::Shared};
 
 /// One worker of the proxy. A cheap handle: cloned into every instance.
 pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
@@ -22,6 +22,12 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
 
     /// The metrics of the server that it belongs to. Asked once for each instance.
     fn metrics(&self) -> Arc<Metrics>;
+
+    /// Shared data and queues, as this process takes part in them. Asked once for each instance. Without them nothing
+    /// is found and every write is refused.
+    fn shared(&self) -> Option<Rc<Shared>> {
+        None
+    }
 }
 
 /// A root context of a worker: number of its instance's group, and its own number in that.

@@ -1,6 +1,6 @@
 //! What the guest's hostcalls find: the data of its store.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use wasmtime::{Memory, TypedFunc};
 
@@ -13,6 +13,7 @@ use crate::{
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     metrics::{Metrics, Scope},
+    shared::Shared,
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -40,6 +41,8 @@ pub struct State<H: Host> {
     pub(crate) place: Option<Place>,
     /// Random numbers have been drawn.
     pub(crate) drew_random: bool,
+    /// What it shares with instances of other workers.
+    pub(crate) shared: Option<Rc<Shared>>,
 }
 
 /// Where an instance lives that lasts as long as its worker: the number of its group.
@@ -88,6 +91,7 @@ impl<H: Host> State<H> {
             metrics,
             drew_random: false,
             place: None,
+            shared: root.shared(),
         }
     }
 
@@ -144,6 +148,23 @@ impl<H: Host> State<H> {
     /// A warning of ours about what the guest does.
     pub(crate) fn warn(&self, message: &str) {
         self.log(LogLevel::Warn, Speaker::Weir, message.as_bytes());
+    }
+
+    /// `status`, or `other` where the SDK would panic at that (abi.md §1). What went wrong has been logged.
+    pub(crate) fn surviving(&self, status: Status, other: Status) -> Status {
+        if self.filter.panics_on_status() { other } else { status }
+    }
+
+    /// The effective context's root has registered `queue`. In an instance that lasts it is told of messages from now
+    /// on; while a configuration is rehearsed that is noted; a request's own instance is not there any more by then.
+    pub(crate) fn register(&mut self, queue: u32) {
+        let Some(root) = self.contexts.effective_root() else { return };
+        if let (Some(_), Some(shared)) = (self.place, &self.shared) {
+            shared.listen(queue);
+        } else if self.contexts.effective_host().is_some() {
+            return;
+        }
+        self.contexts.add_queue(root, queue);
     }
 
     /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that

@@ -25,4 +25,6 @@ mod set_effective_context;
 mod set_header_map_pairs;
 mod set_property;
 mod set_tick_period;
+mod shared_data;
+mod shared_queue;
 mod unknown;

@@ -19,6 +19,7 @@ use weir_core::{
     host::Speaker,
     plan::{ChainId, Isolation, Plans, Plugin, Refusal},
     shard::{Rules, Shard},
+    shared::{Shared, Zones, ZonesSpec},
     testing::{Logged, Memory, Request, Worker},
 };
 
@@ -491,6 +492,12 @@ impl Bench {
         self
     }
 
+    /// Instances that are made from now on share what `zones` has.
+    pub(crate) fn sharing(self, zones: &Arc<Zones>) -> Self {
+        self.worker.share(&Shared::new(zones));
+        self
+    }
+
     pub(crate) fn rehearse(&self) -> Result<(), Refusal> {
         self.plans.unrehearsed().rehearse(&self.engine, &self.worker)
     }
@@ -537,6 +544,11 @@ impl Bench {
         let texts = |lines: Vec<Logged>| lines.into_iter().map(|line| line.message).collect();
         (texts(guests), texts(ours))
     }
+}
+
+/// The zones that are there without any configuration. What a guest shares in them is its own by its name.
+pub(crate) fn zones() -> Arc<Zones> {
+    Zones::open(&ZonesSpec::default()).expect("memory")
 }
 
 /// Shows `bytes` as the next part of a body.

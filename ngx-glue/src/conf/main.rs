@@ -14,7 +14,7 @@ use weir_core::{
     shard::{Rules, Stock},
 };
 
-use super::{Refusal, failure::Draft, location::Effective, metrics::MetricsBlock, place::Place};
+use super::{Refusal, failure::Draft, location::Effective, metrics::MetricsBlock, place::Place, zones::Zone};
 use crate::{
     ngx::{
         conf::{self, Conf},
@@ -54,6 +54,8 @@ pub(crate) struct Block {
     pub(super) instances: Option<(u32, Stock)>,
     /// What its block `metrics` says.
     pub(crate) metrics: MetricsBlock,
+    /// Zones that filters share.
+    pub(crate) zones: Vec<Zone>,
     limits: Limits,
     /// What is done about filters that misbehave.
     pub(super) failure: Draft,
@@ -106,6 +108,7 @@ impl Block {
             cache: None,
             instances: None,
             metrics: MetricsBlock::default(),
+            zones: Vec::new(),
             limits: Limits::default(),
             failure: Draft::default(),
         }

@@ -10,6 +10,7 @@ use weir_core::{
     engine::{Engine, cache::Cache},
     filter::{Filter, FilterSpec},
     plan::{Isolation, Plans, Plugin},
+    shared::Shared,
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     main::{Block, CacheChoice, Declaration, Main, human},
     metrics,
     place::{self, Place},
+    zones,
 };
 use crate::{
     host::{Ngx, root::Worker},
@@ -79,14 +81,19 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
     for location in locations() {
         ids.push((location, plans.add_chain(plugins.of(location, &filters)?)));
     }
+    let zones = zones::open(block)?;
+    // The trial takes part in the zones, and leaves them before processes are made.
     plans
-        .rehearse(&engine, &worker)
+        .rehearse(&engine, &worker.sharing(Shared::new(&zones)))
         .map_err(|refusal| Failure { message: refusal.to_string(), place: refusal.place })?;
+    zones.prepare_wakes(cycle.workers()).map_err(|error| {
+        Failure::new(&block.place, format_args!("workers cannot be told of messages in queues: {error}"))
+    })?;
     if ids.is_empty() {
         return Ok(());
     }
 
-    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), worker, block.rules()));
+    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), worker, zones, block.rules()));
     for (location, id) in ids {
         // Each location is in the list once, so its chain has not been set before.
         let _ = location.chain.set((id, Rc::clone(&runtime)));

@@ -11,6 +11,7 @@ use weir_core::{
     abi::types::LogLevel,
     host::{LogLine, LogSink, RootHost, RootId, Speaker},
     metrics::Metrics,
+    shared::Shared,
 };
 
 use crate::ngx::{cycle::Cycle, timer::Timers};
@@ -21,12 +22,19 @@ pub(crate) struct Worker {
     metrics: Arc<Metrics>,
     /// `None` in the master, where nothing ticks.
     timers: Option<Rc<Timers>>,
+    /// This process's part in what workers share.
+    shared: Option<Rc<Shared>>,
 }
 
 impl Worker {
     /// The master, which tries a configuration out.
     pub(crate) const fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, timers: None }
+        Self { metrics, timers: None, shared: None }
+    }
+
+    /// The same with a part in what workers share.
+    pub(crate) fn sharing(&self, shared: Rc<Shared>) -> Self {
+        Self { shared: Some(shared), ..self.clone() }
     }
 
     /// The worker that runs, with timers for its root contexts.
@@ -135,5 +143,9 @@ impl RootHost for Worker {
 
     fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    fn shared(&self) -> Option<Rc<Shared>> {
+        self.shared.clone()
     }
 }

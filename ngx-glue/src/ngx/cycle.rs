@@ -43,6 +43,19 @@ impl<'a> Cycle<'a> {
         body(unsafe { Cycle::new(raw) })
     }
 
+    /// How many workers its configuration asks for, from 1.
+    pub(crate) fn workers(self) -> usize {
+        let core = &raw mut nginx_sys::ngx_core_module;
+        // SAFETY: the address of a static is never null.
+        let core = unsafe { NonNull::new_unchecked(core) };
+        // SAFETY: nginx's own modules are part of its program.
+        let core = unsafe { Module::new(core) };
+        let Some(conf) = self.conf(core.index()) else { return 1 };
+        // SAFETY: the configuration of the core module is this structure, of the cycle's pool, filled by now.
+        let workers = unsafe { conf.cast::<nginx_sys::ngx_core_conf_t>().as_ref() }.worker_processes;
+        usize::try_from(workers).unwrap_or(1).max(1)
+    }
+
     /// Its log: while the configuration is being read, the previous cycle's.
     pub(crate) fn log(self) -> Log<'a> {
         // SAFETY: the cycle is live by the promise made to `new`.

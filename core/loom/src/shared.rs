@@ -1,0 +1,1 @@
+../../src/shared.rs
