@@ -1,7 +1,7 @@
 //! What the configuration asks for, worked out in the master: filter chains, and which contexts share an instance.
 //!
 //! A [`Plugin`] is one `proxy_wasm` directive; a chain is the list that a location ends up with; a group
-//! ([`group`]) is a set of directives whose root contexts live in one instance, as the isolation mode says:
+//! (`plan/group`) is a set of directives whose root contexts live in one instance, as the isolation mode says:
 //!
 //! | isolation | a group is | its instances |
 //! |---|---|---|

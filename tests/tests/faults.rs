@@ -88,6 +88,29 @@ fn a_trap_is_logged_with_the_names_of_the_functions() {
     assert!(log.contains("faults::fail") || log.contains("on_http_request_headers"), "{log}");
 }
 
+/// In one line: each function by the name that it has in the source, with its place where the guest has debugging
+/// information.
+#[test]
+fn a_trap_is_logged_with_its_place_in_the_sources() {
+    let nginx = Nginx::start(
+        Conf::new().guest("trap_dwarf").server("location / { proxy_wasm trap_dwarf; return 200 fine; }"),
+    );
+    assert_eq!(nginx.get("/").status, 500);
+    let line = nginx.wait_for_log("filter \"trap_dwarf\": proxy_on_request_headers failed: ");
+    let source = include_str!("../guests/cpp/trap_dwarf.cc");
+    let number =
+        source.lines().position(|line| line.ends_with("// here")).expect("the line that calls it") + 1;
+    let place = format!("tests/guests/cpp/trap_dwarf.cc:{number}:");
+    let frames: Vec<&str> = line.split("wasm backtrace: ").nth(1).expect("a backtrace").split(", ").collect();
+    // Of the function that only traps the compiler tells no line.
+    assert!(frames[0].starts_with("0: 0x") && frames[0].ends_with("deep::Diver::bottom()"), "{line}");
+    assert!(frames[1].starts_with("1: 0x") && frames[1].contains(&place), "{line}");
+    for frame in &frames[1..3] {
+        assert!(frame.contains(" deep::Diver::dive(unsigned int) ("), "{line}");
+    }
+    assert!(frames[3].contains("proxy_on_request_headers"), "{line}");
+}
+
 /// The other requests of the same worker, of the same connection even, go on.
 #[test]
 fn other_requests_go_on() {
