@@ -75,11 +75,12 @@ impl Pristine {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, sync::Arc};
+    use std::{io::Write, path::Path, sync::Arc};
 
     use proptest::prelude::*;
 
     use crate::{
+        chain::Direction,
         engine::{Engine, Settings, cache::Cache},
         filter::{Callback, Filter, FilterSpec},
         instance::Instance,
@@ -125,9 +126,13 @@ mod tests {
         fn new() -> Self {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             file.write_all(&wat::parse_str(GUEST).expect("well-formed")).expect("written");
+            Self::of(file.path())
+        }
+
+        fn of(path: &Path) -> Self {
             let spec = FilterSpec {
                 name: "guest".into(),
-                path: file.path().to_owned(),
+                path: path.to_owned(),
                 configuration: Vec::new(),
                 vm_id: "guest".into(),
                 environment: Vec::new(),
@@ -157,6 +162,54 @@ mod tests {
             let begun = Instance::begin(&self.filter, &self.plugins, &worker, &self.snapshot, tracking);
             begun.expect("begun")
         }
+    }
+
+    /// Guests of every language, as `scripts/build-guests` has made them.
+    #[test]
+    fn guests_of_every_language_are_put_back() {
+        let guests = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests");
+        for name in [
+            "headers",
+            "bodies_cpp",
+            "properties_cpp",
+            "bodies_as",
+            "properties_as",
+            "bodies_go",
+            "properties_go",
+        ] {
+            let path = Path::new(guests).join(name).with_extension("wasm");
+            assert!(path.exists(), "{} is missing: run scripts/build-guests", path.display());
+            let bench = Bench::of(&path);
+            for tracking in trackers() {
+                let mut kept = bench.begin(Some(tracking));
+                for round in 0..20 {
+                    assert_eq!(kept.contents(), bench.contents, "{name}, {tracking:?}, round {round}");
+                    whole_request(&mut kept, round);
+                    if !kept.reset() {
+                        // It has made its memory larger.
+                        kept = bench.begin(Some(tracking));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request with headers and bodies, through all callbacks; what the guest makes of it does not matter.
+    fn whole_request(instance: &mut Instance<Memory>, round: usize) {
+        let request = Request::new(&Worker::default());
+        let stream = instance.create_stream(0, 0, &request).expect("created");
+        let size = i32::try_from(round * 700).expect("small");
+        for (callback, direction) in [
+            (Callback::RequestHeaders, Direction::Request),
+            (Callback::RequestBody, Direction::Request),
+            (Callback::ResponseHeaders, Direction::Response),
+            (Callback::ResponseBody, Direction::Response),
+        ] {
+            let body = vec![b'a'; round * 700];
+            request.edit().buffers.insert(direction.buffer(), vec![body]);
+            instance.enter(callback, stream, [stream.raw(), size, 1, 0, 0]).expect("no trap");
+        }
+        instance.end_stream(stream, false).expect("ended");
     }
 
     /// The trackers that this system has.

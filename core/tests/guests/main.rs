@@ -9,6 +9,7 @@ mod failures;
 mod holding;
 mod hostcalls;
 mod isolation;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod loading;
