@@ -398,3 +398,6 @@ impl State {
         self.shown.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //! need are written anew here, with nginx's own tables of headers.
 
 use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     collections::HashMap,
     ffi::c_void,
     mem::{offset_of, zeroed},
@@ -11,19 +13,73 @@ use std::{
 };
 
 use nginx_sys::{
-    NGX_DECLINED, NGX_OK, ngx_connection_t, ngx_hash_t, ngx_http_core_main_conf_t, ngx_http_header_t,
-    ngx_http_headers_in_t, ngx_http_headers_out_t, ngx_http_request_t, ngx_int_t, ngx_list_part_t,
-    ngx_list_t, ngx_module_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t, ngx_str_t, ngx_table_elt_t,
-    ngx_uint_t, time_t, u_char,
+    NGX_DECLINED, NGX_OK, ngx_chain_t, ngx_connection_t, ngx_hash_t, ngx_http_core_main_conf_t,
+    ngx_http_header_t, ngx_http_headers_in_t, ngx_http_headers_out_t, ngx_http_request_t, ngx_int_t,
+    ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t, ngx_str_t,
+    ngx_table_elt_t, ngx_uint_t, time_t, u_char,
 };
 
 use super::request::Request;
+
+/// In unit tests: counts what this thread allocates by itself, nginx's pools apart.
+struct Counting;
+
+thread_local! {
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends has none any more.
+    let _ = TAKEN.try_with(|taken| taken.set(taken.get() + 1));
+}
+
+// SAFETY: every call is the system allocator's own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.realloc(place, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many times memory is allocated while `work` runs, other than from a pool of nginx's.
+pub(crate) fn allocations(work: impl FnOnce()) -> usize {
+    let before = TAKEN.get();
+    work();
+    TAKEN.get() - before
+}
+
+/// Does `work`, whose memory is nginx's and does not count.
+fn as_nginx<T>(work: impl FnOnce() -> T) -> T {
+    let before = TAKEN.get();
+    let done = work();
+    TAKEN.set(before);
+    done
+}
 
 /// Sizes of what the pool has given, by address: nothing is freed, so none comes twice.
 static SIZES: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
 
 /// Memory of the pool.
 pub(super) fn give(size: usize) -> *mut c_void {
+    as_nginx(|| give_counted(size))
+}
+
+fn give_counted(size: usize) -> *mut c_void {
     let memory: *mut u128 = Box::leak(vec![u128::MAX; size.div_ceil(16)].into_boxed_slice()).as_mut_ptr();
     SIZES.lock().expect("no test panics here").get_or_insert_default().insert(memory.addr(), size);
     memory.cast()
@@ -36,8 +92,9 @@ pub(super) fn piece(address: usize) -> Option<(usize, usize)> {
     pieces.find(|(begin, size)| (*begin..*begin + *size).contains(&address))
 }
 
-fn leak<T>(value: T) -> &'static mut T {
-    Box::leak(Box::new(value))
+/// `value`, for ever.
+pub(super) fn leak<T>(value: T) -> &'static mut T {
+    as_nginx(|| Box::leak(Box::new(value)))
 }
 
 // --- nginx's functions -----------------------------------------------------------------------------------------------
@@ -58,6 +115,11 @@ extern "C" fn ngx_palloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 extern "C" fn ngx_pnalloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {
     give(size)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ngx_alloc_chain_link(_: *mut ngx_pool_t) -> *mut ngx_chain_t {
+    give(size_of::<ngx_chain_t>()).cast()
 }
 
 /// nginx's module, of which only the number is looked at: 0.
@@ -158,8 +220,8 @@ pub(crate) fn request(setup: Setup) -> Request<'static> {
     // SAFETY: nginx zeroes a request itself.
     let request: &'static mut ngx_http_request_t = leak(unsafe { zeroed() });
     request.main = request;
-    // Never looked at.
-    request.pool = ptr::dangling_mut();
+    // SAFETY: of the pool only the list of free links is looked at, which is empty.
+    request.pool = leak::<ngx_pool_t>(unsafe { zeroed() });
     // SAFETY: nginx zeroes a connection itself.
     request.connection = leak::<ngx_connection_t>(unsafe { zeroed() });
     // SAFETY: nginx zeroes a configuration itself.

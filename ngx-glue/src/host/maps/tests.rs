@@ -291,3 +291,31 @@ proptest! {
         }
     }
 }
+
+/// What a filter reads is nginx's own memory, and what it sets goes to the request's pool.
+#[test]
+fn nothing_is_allocated_for_headers_but_from_the_request_s_pool() {
+    let request = testing::request(Setup { room: 20, ..Setup::default() });
+    let both = |name: &[u8], value: &[u8]| {
+        for mode in [Mode::Add, Mode::Replace] {
+            assert_eq!(of_request::set(request, name, value, mode), Ok(()));
+            assert_eq!(of_response::set(request, name, value, mode), Ok(()));
+        }
+        assert_eq!(of_request::value(request, name), Some(value));
+        assert_eq!(of_response::value(request, name), Some(value));
+    };
+    let taken = testing::allocations(|| {
+        for name in [&b"x-one"[..], b"cookie", b"cache-control", b"user-agent", b"content-type", b"etag"] {
+            both(name, b"value");
+            assert_eq!(of_request::remove(request, name), Ok(()));
+            both(name, b"another value");
+        }
+        let mut seen = 0;
+        of_request::visit(request, &mut |_, _| seen += 1);
+        of_response::visit(request, &mut |_, _| seen += 1);
+        assert!(seen > 12 && of_request::count(request) > 6);
+        assert_eq!(of_request::value(request, b"X-ONE"), Some(&b"another value"[..]));
+    });
+    assert_eq!(taken, 0);
+    assert_eq!(testing::allocations(|| drop(vec![1])), 1, "the count counts");
+}
