@@ -284,6 +284,12 @@ impl<S, P> Contexts<S, P> {
         }
     }
 
+    /// The oldest stream context whose `on_done` has deferred.
+    pub(crate) fn next_deferred(&self) -> Option<ContextId> {
+        let ending = |(_, stream): &(&u32, &StreamContext<S>)| stream.life != Life::Active;
+        self.streams.iter().filter(ending).map(|(id, _)| ContextId(*id)).min()
+    }
+
     /// Sets how far stream context `id` is.
     pub(crate) fn set_life(&mut self, id: ContextId, life: Life) {
         if let Some(stream) = self.streams.get_mut(&id.0) {

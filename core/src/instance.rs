@@ -176,6 +176,23 @@ impl<H: Host> Instance<H> {
         result.map(|_| ())
     }
 
+    /// Ends every context that is left, since the worker ends: `on_log` and `on_delete` of those whose `on_done` has
+    /// deferred, then `on_done` and `on_delete` of each root context, whatever that answers.
+    ///
+    /// # Errors
+    /// The first [`Failure`]: the instance is not entered again.
+    pub(crate) fn end_roots(&mut self) -> Result<(), Failure> {
+        while let Some(id) = self.store.data().contexts.next_deferred() {
+            self.delete_stream(id)?;
+        }
+        for root in 0..self.store.data().contexts.roots() {
+            for callback in [Callback::Done, Callback::Delete] {
+                self.enter_root(callback, root, [0; 4])?;
+            }
+        }
+        Ok(())
+    }
+
     fn set_life(&mut self, id: ContextId, life: Life) {
         self.store.data_mut().contexts.set_life(id, life);
     }

@@ -24,10 +24,11 @@ pub(crate) mod tracker;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
+    abi::types::LogLevel,
     context::ContextId,
     failure::{Cause, Failure},
     filter::Callback,
-    host::{Host, RootHost},
+    host::{Host, LogLine, LogSink, RootHost, Speaker},
     instance::Instance,
     plan::{Plans, group::Group},
 };
@@ -233,6 +234,24 @@ impl<H: Host> Pool<H> {
         }
     }
 
+    /// Ends the root contexts of the worker's own instances, since the worker ends.
+    fn end_residents(&mut self) {
+        for (group, resident) in self.plans.groups().iter().zip(&self.residents) {
+            let Some(instance) = resident.take() else { continue };
+            let ended = instance
+                .try_borrow_mut()
+                .map(|mut instance| if instance.has_failed() { Ok(()) } else { instance.end_roots() });
+            if let Ok(Err(failure)) = ended {
+                self.root.log(LogLine {
+                    level: LogLevel::Error,
+                    filter: &group.filter.spec().name,
+                    speaker: Speaker::Weir,
+                    message: failure.to_string().as_bytes(),
+                });
+            }
+        }
+    }
+
     /// Whether each of `groups` can have an instance for a request.
     pub(crate) fn has_room(&self, groups: impl Iterator<Item = usize>) -> bool {
         let own = groups.filter(|group| self.plans.groups().get(*group).is_some_and(|plan| !plan.shared));
@@ -265,5 +284,11 @@ impl<H: Host> Pool<H> {
 
     fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
         plan.make(&self.root)
+    }
+}
+
+impl<H: Host> Drop for Pool<H> {
+    fn drop(&mut self) {
+        self.end_residents();
     }
 }

@@ -7,7 +7,7 @@ use weir_core::{
     plan::Isolation,
 };
 
-use crate::support::{Bench, Guest, pairs, param, plugin, say, show, trace};
+use crate::support::{Bench, Guest, for_context, pairs, param, plugin, returns, say, show, trace, wat};
 
 #[test]
 fn a_request_s_callbacks_come_in_order() {
@@ -61,6 +61,50 @@ fn a_chain_that_is_dropped_ends_its_contexts() {
     let bench = Guest::tracer().bench();
     drop(bench.begin(&bench.request()));
     assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "D2", "L2", "X2"]);
+}
+
+/// An instance that lives in the worker is told when the worker ends; those of requests have ended with them.
+#[test]
+fn a_worker_s_end_is_the_end_of_its_root_contexts() {
+    let filter = Guest::tracer().load();
+    let bench = |isolation| Bench::new((0..2).map(|_| plugin(&filter, "", isolation)).collect());
+    let shared = bench(Isolation::None);
+    shared.begin(&shared.request()).finish();
+    let own = bench(Isolation::Stream);
+    own.begin(&own.request()).finish();
+    for (bench, expected) in [(shared, &["D1", "X1", "D2", "X2"][..]), (own, &[])] {
+        let worker = bench.worker.clone();
+        drop(bench.log());
+        drop(bench);
+        let log: Vec<_> = worker.take_log().into_iter().map(|line| line.message).collect();
+        assert_eq!(log, expected);
+    }
+}
+
+#[test]
+fn what_still_waits_for_proxy_done_ends_with_the_worker() {
+    let guest = Guest::tracer().on(Callback::Done, [returns(0)]);
+    let bench = guest.bench_with(Isolation::None);
+    for _ in 0..2 {
+        bench.begin(&bench.request()).finish();
+    }
+    let worker = bench.worker.clone();
+    assert_eq!(bench.log(), ["C1", "S1", "F1", "C2", "D2", "C3", "D3"]);
+    drop(bench);
+    let log: Vec<_> = worker.take_log().into_iter().map(|line| line.message).collect();
+    assert_eq!(log, ["L2", "X2", "L3", "X3", "D1", "X1"]);
+}
+
+#[test]
+fn a_root_context_that_fails_at_its_end_is_reported() {
+    let bench = Guest::new().on(Callback::Delete, [for_context(1, [wat("unreachable")])]);
+    let bench = bench.bench_with(Isolation::None);
+    bench.begin(&bench.request()).finish();
+    let worker = bench.worker.clone();
+    drop(bench.log());
+    drop(bench);
+    let log = worker.take_log();
+    assert!(log.len() == 1 && log[0].message.contains("proxy_on_delete failed"), "{log:?}");
 }
 
 /// What each callback is told besides its context.
@@ -134,7 +178,7 @@ fn headers_callbacks_have_two_or_three_parameters() {
 #[test]
 fn a_filter_that_refuses_its_configuration_is_named_with_its_place() {
     for callback in [Callback::VmStart, Callback::Configure] {
-        let bench = Guest::tracer().on(callback, [crate::support::returns(0)]).bench();
+        let bench = Guest::tracer().on(callback, [returns(0)]).bench();
         let refusal = bench.rehearse().expect_err("refused");
         assert_eq!(refusal.place, "test.conf:1");
         let text = refusal.to_string();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use nginx_sys::{
-    NGX_DECLINED, NGX_OK, ngx_chain_t, ngx_connection_t, ngx_hash_t, ngx_http_core_main_conf_t,
+    NGX_DECLINED, NGX_OK, ngx_chain_t, ngx_connection_t, ngx_cycle_t, ngx_hash_t, ngx_http_core_main_conf_t,
     ngx_http_header_t, ngx_http_headers_in_t, ngx_http_headers_out_t, ngx_http_request_t, ngx_int_t,
     ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t, ngx_str_t,
     ngx_table_elt_t, ngx_uint_t, time_t, u_char,
@@ -98,6 +98,16 @@ pub(super) fn leak<T>(value: T) -> &'static mut T {
 }
 
 // --- nginx's functions -----------------------------------------------------------------------------------------------
+
+/// No configuration is in force in tests, so there is no log either.
+#[unsafe(no_mangle)]
+static mut ngx_cycle: *mut ngx_cycle_t = ptr::null_mut();
+
+/// Whoever gets here has found a log all the same. nginx's function takes any number of arguments, none of which counts.
+#[unsafe(no_mangle)]
+extern "C" fn ngx_log_error_core() {
+    std::process::abort();
+}
 
 /// No timer runs in tests.
 #[unsafe(no_mangle)]
