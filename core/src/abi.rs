@@ -163,7 +163,7 @@ macro_rules! rows {
 pub fn table<H: Host>() -> Vec<Entry<H>> {
     let mut rows = Vec::with_capacity(128);
     rows! { rows;
-        full All proxy_log(level: i32, data: i32, size: i32) log.log "lines are cut at 16 KiB";
+        full All proxy_log(level: i32, data: i32, size: i32) log.log "lines are cut at 16 KiB; one newline at the end is dropped";
         full Since021 proxy_get_log_level(return_level: i32) log.get_log_level "";
         full All proxy_get_current_time_nanoseconds(return_time: i32) clock.get_current_time "";
         full All proxy_set_tick_period_milliseconds(period: i32) timers.set_tick_period "0 ends the ticks";

@@ -167,12 +167,14 @@ fn the_request_line_can_be_changed() {
          location /method {{ {} proxy_pass http://@ORIGIN@; }}
          location /host {{ {} proxy_set_header Host $http_host; proxy_set_header X-Host $host;
              proxy_pass http://@ORIGIN@; }}
-         location /scheme {{ {} proxy_pass http://@ORIGIN@; }}",
+         location /scheme {{ {} proxy_pass http://@ORIGIN@; }}
+         location /fragment {{ {} proxy_set_header X-Uri $uri?$args; proxy_pass http://@ORIGIN@; }}",
         maps("request replace :path /other?x=%20y&z\nrequest get :path"),
         maps("request replace :path /prefix/deeper/file"),
         maps("request replace :method PUT\nrequest get :method"),
         maps("request replace :authority new.example:99\nrequest get :authority"),
         maps("request replace :scheme https\nrequest get :scheme"),
+        maps("request replace :path /a?b#c"),
     )));
     assert_eq!(nginx.get("/path/of/old?query").status, 200);
     assert_eq!(origin.last().target, "/other?x=%20y&z");
@@ -192,6 +194,10 @@ fn the_request_line_can_be_changed() {
 
     let _ = nginx.get("/scheme");
     nginx.wait_for_log(r#"request get :scheme = "https""#);
+
+    // As nginx passes on a fragment that a client has sent.
+    let _ = nginx.get("/fragment");
+    assert_eq!((origin.last().target.as_str(), origin.last().headers("x-uri")), ("/a?b#c", vec!["/a?b"]));
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) fn log<H: Host>(caller: &mut Caller<'_, State<H>>, level: i32, data: 
     let level = LogLevel::from_raw(level).ok_or(Status::BadArgument)?;
     let (memory, state) = parts(caller)?;
     let message = slice(memory, data, size)?;
+    // As with standard output: many guests end a line as they would there.
+    let message = message.strip_suffix(b"\n").unwrap_or(message);
     if level >= state.log_level() {
         let message = message.get(..MAX_LOG_LINE).unwrap_or(message);
         state.log(level, Speaker::Guest, message);

@@ -195,7 +195,7 @@ fn push_label(labels: &mut String, label: &str, value: &str) {
     labels.push('"');
 }
 
-/// The labels that [`labels`] has written.
+/// The labels that `labels` has written.
 #[must_use]
 pub fn parse_labels(text: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();

@@ -1,7 +1,8 @@
 //! A path that a filter has written, taken apart as nginx takes apart the one of a request line.
 //!
 //! The rules are those of `ngx_http_parse_complex_uri()` (`src/http/ngx_http_parse.c`): percent-decoding, `.` and `..`,
-//! slashes in a row, a query from the first `?`; more is refused than there, since nothing here comes from a client.
+//! slashes in a row, a query from the first `?`, a fragment that counts for neither; more is refused than there, since
+//! nothing here comes from a client.
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,13 +13,13 @@ pub(crate) struct Invalid(pub(crate) &'static str);
 pub(crate) struct Uri<'a> {
     /// Decoded.
     pub(crate) path: &'a [u8],
-    /// What follows the first `?`, as it is.
+    /// What follows the first `?`, as it is, up to a `#`.
     pub(crate) args: &'a [u8],
     /// What follows the last dot of the last segment.
     pub(crate) extension: &'a [u8],
 }
 
-/// Checks that `raw` can stand in a request line: it begins with `/` and has no space, control character or `#`.
+/// Checks that `raw` can stand in a request line: it begins with `/` and has no space or control character.
 ///
 /// # Errors
 /// [`Invalid`], with a text for the log.
@@ -26,8 +27,8 @@ pub(crate) fn check(raw: &[u8]) -> Result<(), Invalid> {
     if raw.first() != Some(&b'/') {
         return Err(Invalid(":path must begin with \"/\""));
     }
-    if raw.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'#')) {
-        return Err(Invalid(":path must not contain spaces, control characters or \"#\""));
+    if raw.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f)) {
+        return Err(Invalid(":path must not contain spaces or control characters"));
     }
     Ok(())
 }
@@ -42,6 +43,8 @@ pub(crate) fn parse<'a>(
     merge_slashes: bool,
 ) -> Result<Uri<'a>, Invalid> {
     check(raw)?;
+    // nginx takes a fragment from a client, passes it on with the rest of `$request_uri`, and otherwise ignores it.
+    let raw = raw.split(|byte| *byte == b'#').next().unwrap_or_default();
     let (encoded, args) = match raw.iter().position(|byte| *byte == b'?') {
         Some(at) => (raw.get(..at).unwrap_or_default(), raw.get(at + 1..).unwrap_or_default()),
         None => (raw, &[][..]),
@@ -149,6 +152,13 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_belongs_to_neither_path_nor_query() {
+        let parts = Some(("/a.b".into(), "c=d".into(), "b".into()));
+        assert_eq!(parsed(b"/a.b?c=d#e?f", true), parts);
+        assert_eq!(parsed(b"/a#/../b?c", true), Some(("/a".into(), String::new(), String::new())));
+    }
+
+    #[test]
     fn dots_and_slashes_are_resolved() {
         for (raw, want) in [
             ("/", "/"),
@@ -185,7 +195,7 @@ mod tests {
             "/a b",
             "/a\tb",
             "/a\x7f",
-            "/a#b",
+            "#/a",
             "/%",
             "/%4",
             "/%zz",

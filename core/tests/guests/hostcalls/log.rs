@@ -45,6 +45,13 @@ fn lines_that_nobody_wants_are_dropped_but_still_checked() {
 }
 
 #[test]
+fn one_newline_at_the_end_is_cut() {
+    let steps = [call(LOG, [2, 0, 2]), call(LOG, [2, 0, 3]), call(LOG, [2, 1, 1])];
+    let bench = Guest::new().data(0, "a\n\n").on(Callback::RequestHeaders, steps).bench();
+    assert_eq!(bench.run(), ["a", "0", "a\n", "0", "", "0"]);
+}
+
+#[test]
 fn empty_and_overlong_lines() {
     let long = i64::try_from(MAX_LOG_LINE).expect("small") + 1;
     let empty = call(LOG, [2, HIGH, 0]);
