@@ -12,6 +12,7 @@ use weir_core::{
     abi::table,
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
     filter::{AbiVersion, Filter, FilterSpec},
+    metrics::recorder::Recorder,
     plan::{ChainId, Isolation, Plans, Plugin},
     shard::Shard,
     testing::{Memory, Worker},
@@ -68,6 +69,7 @@ pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation
         isolation,
         snapshot: true,
         place: "fuzz:1".to_owned(),
+        recorder: Recorder::default(),
     })
 }
 

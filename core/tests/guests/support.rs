@@ -17,6 +17,7 @@ use weir_core::{
     failure::Policy,
     filter::{AbiVersion, Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
+    metrics::recorder::Recorder,
     plan::{ChainId, Isolation, Plans, Plugin, Refusal},
     shard::{Rules, Shard},
     shared::{Shared, Zones, ZonesSpec},
@@ -449,6 +450,7 @@ pub(crate) fn plugin(
         isolation,
         snapshot: true,
         place: "test.conf:1".to_owned(),
+        recorder: Recorder::default(),
     })
 }
 
