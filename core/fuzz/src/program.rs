@@ -10,7 +10,11 @@ use std::{
 
 use weir_core::{
     abi::table,
-    engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
+    engine::{
+        Engine, Settings, Ticker,
+        cache::Cache,
+        limits::{Limits, LogLimit},
+    },
     filter::{AbiVersion, Filter, FilterSpec},
     metrics::recorder::Recorder,
     plan::{ChainId, Isolation, Plans, Plugin},
@@ -26,8 +30,10 @@ pub const LONGEST: usize = 64 * 1024;
 
 /// The engine of all guests, and the thread that ends those that do not return.
 static ENGINE: LazyLock<(Arc<Engine>, Ticker)> = LazyLock::new(|| {
-    // Guests here return at once; an input that takes so long has found an endless loop.
-    let limits = Limits { callback: Duration::from_secs(5), ..Limits::default() };
+    // Guests here return at once; an input that takes so long has found an endless loop. Clocks stand still, so a limit
+    // of lines a second would be one of all lines.
+    let log = LogLimit { rate: 0, burst: 0 };
+    let limits = Limits { callback: Duration::from_secs(5), log, ..Limits::default() };
     let engine = Engine::shared(&Settings { instances: 64, limits, ..Settings::default() });
     let engine = engine.expect("an engine");
     let ticker = engine.ticker().expect("a thread");
