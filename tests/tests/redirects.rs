@@ -185,20 +185,21 @@ fn bodies_of_subrequests_may_be_changed() {
     let large = weir_tests::digest::bytes(300_000, 7);
     let reply = large.clone();
     let origin = Origin::start(move |_| Reply::text(reply.clone()));
+    let include = |path: &str| format!("<!--# include virtual=\"{path}\" -->");
     let part = "proxy_wasm edits 'resb.append=+'; return 200 part;";
     let nginx = Nginx::start(
         Conf::new()
             .guest("edits")
             .set("ORIGIN", origin.address())
-            .file("html/page.shtml", "[<!--# include virtual=\"/part\" -->]")
-            .file(
-                "html/pages.shtml",
-                "<!--# include virtual=\"/part\" -->,<!--# include virtual=\"/large\" -->,<!--# include virtual=\"/part?2\" -->",
-            )
+            .file("html/page.shtml", format!("[{}]", include("/part")))
+            .file("html/pages.shtml", ["/part", "/large", "/part?2"].map(include).join(","))
             .http("proxy_wasm_subrequests on;")
             .server(&format!(
-                "root html; location / {{ ssi on; ssi_types *; }} location = /part {{ {part} }}
-                 location = /large {{ proxy_wasm edits 'resb.append=+'; proxy_buffering off; proxy_pass http://@ORIGIN@; }}"
+                "root html; location / {{ ssi on; ssi_types *; }}
+                 location = /part {{ {part} }}
+                 location = /large {{
+                     proxy_wasm edits 'resb.append=+'; proxy_buffering off; proxy_pass http://@ORIGIN@;
+                 }}"
             )),
     );
     for protocol in [Protocol::Http1, Protocol::Http2] {

@@ -114,6 +114,10 @@ extern "C" fn ngx_log_error_core() {
 // SAFETY: pointers and an optional function, for all of which zeros are valid.
 static mut ngx_event_timer_rbtree: ngx_rbtree_t = unsafe { zeroed() };
 
+/// Nor is there a connection.
+#[unsafe(no_mangle)]
+extern "C" fn ngx_close_connection(_: *mut ngx_connection_t) {}
+
 #[unsafe(no_mangle)]
 extern "C" fn ngx_rbtree_delete(_: *mut ngx_rbtree_t, _: *mut ngx_rbtree_node_t) {}
 
