@@ -19,7 +19,6 @@ use crate::{
     failure::{Cause, Failure},
     filter::Callback,
     host::{Host, RootHost},
-    metrics::recorder,
     pool::pristine::Pristine,
 };
 
@@ -291,7 +290,6 @@ impl<H: Host> Instance<H> {
         if matches!(func, Func::Unresolved | Func::Absent) {
             return Ok(None);
         }
-        let span = recorder::begin(self.store.data(), callback);
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
         self.failed = true;
@@ -310,7 +308,6 @@ impl<H: Host> Instance<H> {
             Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(|()| None),
         };
         self.failed = result.is_err();
-        recorder::end(&self.store.data().metrics, span);
         result.map_err(|error| Failure::new(callback, Cause::of(error)))
     }
 

@@ -19,7 +19,6 @@
 //! | `registry` | the directory of metrics |
 //! | [`histogram`] | buckets |
 //! | [`tags`] | names and labels from what guests call their metrics |
-//! | [`recorder`], `clock` | what Weir counts itself |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
 use std::{
@@ -34,12 +33,10 @@ use std::{
 
 pub mod catalog;
 pub mod histogram;
-pub mod recorder;
 pub mod snapshot;
 pub mod tags;
 pub mod text;
 
-mod clock;
 mod layout;
 mod mapped;
 mod memory;
@@ -152,15 +149,13 @@ pub struct Options {
     pub size: usize,
     /// Most bytes of a name that a guest gives.
     pub name_length: usize,
-    /// Weir counts what filters do.
-    pub callbacks: bool,
     /// How tags are taken out of names, before the forms that are known.
     pub tags: Vec<tags::TagRule>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { size: 16 << 20, name_length: 256, callbacks: true, tags: Vec::new() }
+        Self { size: 16 << 20, name_length: 256, tags: Vec::new() }
     }
 }
 

@@ -15,7 +15,6 @@ mod limits;
 mod loading;
 mod policy;
 mod random;
-mod recorder;
 mod stock;
 mod support;
 mod suspension;

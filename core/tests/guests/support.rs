@@ -17,7 +17,6 @@ use weir_core::{
     failure::Policy,
     filter::{AbiVersion, Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
-    metrics::recorder::Recorder,
     plan::{ChainId, Isolation, Plans, Plugin, Refusal},
     shard::{Rules, Shard},
     shared::{Shared, Zones, ZonesSpec},
@@ -450,7 +449,6 @@ pub(crate) fn plugin(
         isolation,
         snapshot: true,
         place: "test.conf:1".to_owned(),
-        recorder: Recorder::default(),
     })
 }
 
