@@ -191,11 +191,7 @@ impl<H: Host> Chain<H> {
         flow.headers_only = end_of_stream;
         // Whoever held the response that this one replaces does not hold this one.
         flow.headers_held = false;
-        let verdict = self.run_headers(direction);
-        if verdict == Verdict::Continue && direction == Direction::Response && !self.has_more_to_say() {
-            self.give_back();
-        }
-        verdict
+        self.run_headers(direction)
     }
 
     /// A part of a body is shown as the host's buffer; `end_of_stream` says that it is the last.
@@ -289,29 +285,6 @@ impl<H: Host> Chain<H> {
     /// Number of pairs of `map`, as a callback's parameter.
     fn count(&self, map: MapType) -> i32 {
         i32::try_from(self.stream.map_len(map)).unwrap_or(i32::MAX)
-    }
-
-    /// Whether some filter has a callback that may still be called, once response headers have got past all of them.
-    fn has_more_to_say(&self) -> bool {
-        use Callback::{Delete, Done, Log, RequestBody, RequestTrailers, ResponseBody, ResponseTrailers};
-        let wants = |callbacks: &[Callback]| callbacks.iter().any(|callback| self.wants(*callback));
-        let request_goes_on = !self.flow(Direction::Request).headers_only;
-        wants(&[ResponseBody, ResponseTrailers, Done, Log, Delete])
-            || (request_goes_on && wants(&[RequestBody, RequestTrailers]))
-    }
-
-    /// Nothing of the request concerns its filters any more, however long it lasts: their instances are for others.
-    fn give_back(&mut self) {
-        self.end_contexts(|instance, context, _| {
-            instance.forget_stream(context);
-            Ok(())
-        });
-        for step in &mut self.steps {
-            step.lease = NO_LEASE;
-        }
-        for lease in self.leases.drain(..) {
-            self.shard.pool.give_back(lease);
-        }
     }
 
     /// Ends every context (`on_done`, `on_log`, `on_delete`) and gives the instances back. Does nothing the second

@@ -169,13 +169,13 @@ mod tests {
     fn guests_of_every_language_are_put_back() {
         let guests = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests");
         for name in [
-            "headers",
+            "add_headers",
             "bodies_cpp",
-            "properties_cpp",
+            "add_headers_cpp",
             "bodies_as",
-            "properties_as",
+            "add_headers_as",
             "bodies_go",
-            "properties_go",
+            "add_headers_go",
         ] {
             let path = Path::new(guests).join(name).with_extension("wasm");
             assert!(path.exists(), "{} is missing: run scripts/build-guests", path.display());

@@ -78,33 +78,3 @@ fn spare_instances_are_made_when_there_is_time() {
     drop(bench.begin(&bench.request()));
     assert!(!bench.worker.take_idle(), "another one is left");
 }
-
-/// A response may take its time: an instance that has nothing more to do with it serves others meanwhile.
-#[test]
-fn an_instance_with_no_callback_left_is_given_back_with_the_response_s_headers() {
-    use weir_core::filter::Callback::{Log, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders};
-    for (more, end_of_stream, early) in [
-        (None, true, true),
-        (Some(RequestBody), true, true),
-        (Some(RequestBody), false, false),
-        (Some(ResponseBody), true, false),
-        (Some(Log), true, false),
-    ] {
-        let callbacks = [Some(RequestHeaders), Some(ResponseHeaders), more];
-        let guest =
-            callbacks.into_iter().flatten().fold(Guest::new(), |guest, callback| guest.on(callback, []));
-        let bench = guest.bench_in(&Settings { instances: 1, ..settings() }, Isolation::Stream);
-        for _ in 0..3 {
-            let request = bench.request();
-            let mut chain = bench.begin(&request);
-            chain.headers(Direction::Request, end_of_stream);
-            assert!(!bench.shard.has_room(bench.id), "{more:?}");
-            chain.headers(Direction::Response, false);
-            assert_eq!(bench.shard.has_room(bench.id), early, "{more:?}");
-            chain.body(Direction::Response, true);
-            chain.finish();
-            assert!(bench.shard.has_room(bench.id));
-        }
-        assert!(bench.log().is_empty());
-    }
-}
