@@ -177,8 +177,14 @@ impl Request<'_> {
     }
 
     /// Passes a piece of the request's body to the filter after ours.
+    ///
+    /// The filters there take the record of a body for granted. Before nginx has begun to read one there is none, and
+    /// nothing to pass on.
     pub(crate) fn pass_request_body(self, body: Option<Body<'_>>) -> ngx_int_t {
-        // SAFETY: nginx's own filter, with a live request and a chain, or none.
+        if self.peek(|r| r.request_body.is_null()) {
+            return if body.is_none() { OK } else { ERROR };
+        }
+        // SAFETY: nginx's own filter, with a live request that has a record of its body, and a chain, or none.
         AFTER_REQUEST_BODY.get().map_or(ERROR, |filter| unsafe { filter(self.as_ptr(), raw_chain(body)) })
     }
 
