@@ -29,6 +29,7 @@ pub mod zone;
 
 mod bucket;
 mod carry;
+mod hash;
 mod kept;
 mod settle;
 

@@ -88,6 +88,7 @@ impl<M: Memory> Zone<M> {
         }
     }
 
+    #[inline]
     fn try_bucket(&self, number: u32) -> Result<Bucket, Changed> {
         let word = self.bucket_word(number).load(Acquire);
         let mut bucket = Bucket { number, word, cells: [None; MOST], count: 0, list: None };

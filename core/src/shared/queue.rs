@@ -13,19 +13,14 @@
 //! Queues are found by name in a directory that is only added to. A queue's number is its place there, so it is the
 //! same for every process as long as the zone lives.
 
-use std::{
-    hash::Hasher,
-    sync::atomic::Ordering::{Acquire, Relaxed, Release},
-};
-
-use siphasher::sip::SipHasher13;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::{
     layout::{CHUNK_BYTES, Chunk, Kind, Layout, QUEUES, header},
     members::Member,
     table::{MAX_KEY, MAX_SCOPE, MAX_VALUE, WriteError},
     word::{Memory, Word},
-    zone::{Id, NoRoom, Role, Zone, head},
+    zone::{Id, NoRoom, Role, Zone, head, sizes},
 };
 
 /// Words of a queue's record.
@@ -175,13 +170,8 @@ impl<M: Memory> Zone<M> {
 
     /// The queue of that name, or the place where it would be added, if there is one.
     fn look_up(&self, scope: &[u8], name: &[u8]) -> Result<u32, Option<u32>> {
-        let (first, second) = self.seed();
-        let mut hasher = SipHasher13::new_with_keys(first, second);
-        hasher.write_usize(scope.len());
-        hasher.write(scope);
-        hasher.write(name);
         let count = QUEUES as u64;
-        let start = hasher.finish();
+        let start = self.hash_key(scope, name);
         for probe in 0..count {
             let place = u32::try_from(start.wrapping_add(probe) % count).unwrap_or(0);
             let word = self.queue_word(place, record::NAME).load(Acquire);
@@ -389,9 +379,4 @@ impl<M: Memory> Zone<M> {
             }
         }
     }
-}
-
-/// The word of a name that has the sizes of its parts.
-fn sizes(scope: &[u8], name: &[u8]) -> u64 {
-    scope.len() as u64 | (name.len() as u64) << 16
 }

@@ -10,16 +10,14 @@
 //! word, if the bucket is still what was looked at; then the old entry is freed. A read copies and asks afterwards
 //! whether the entry was still there; if not, somebody has written meanwhile, and it reads again.
 
-use std::{hash::Hasher, sync::atomic::Ordering::Relaxed};
-
-use siphasher::sip::SipHasher13;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     bucket::{self, Bucket, Cell},
     layout::{CHUNK_BYTES, Chunk, Kind, header},
     members::Member,
     word::{Memory, Word},
-    zone::{Changed, Id, NoRoom, Role, Zone, head},
+    zone::{Changed, Id, NoRoom, Role, Zone, head, sizes},
 };
 
 /// Most bytes of a key.
@@ -84,13 +82,9 @@ pub(crate) const EMPTIED: u64 = 1 << 63;
 const ROUNDS: u64 = 4;
 
 impl<M: Memory> Zone<M> {
+    #[inline]
     fn hash(&self, scope: &[u8], key: &[u8]) -> (u32, u8) {
-        let (first, second) = self.seed();
-        let mut hasher = SipHasher13::new_with_keys(first, second);
-        hasher.write_usize(scope.len());
-        hasher.write(scope);
-        hasher.write(key);
-        let hash = hasher.finish();
+        let hash = self.hash_key(scope, key);
         let mask = self.layout.buckets() as u64 - 1;
         (u32::try_from(hash & mask).unwrap_or(0), hash.to_le_bytes()[7])
     }
@@ -417,9 +411,4 @@ impl<M: Memory> Zone<M> {
             }
         }
     }
-}
-
-/// The word of an entry that has the sizes of its scope and key.
-fn sizes(scope: &[u8], key: &[u8]) -> u64 {
-    scope.len() as u64 | (key.len() as u64) << 16
 }

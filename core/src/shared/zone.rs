@@ -14,6 +14,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::{
+    hash,
     layout::{CHUNK, Chunk, Kind, Layout, MAGIC, header},
     members::Member,
     word::{Memory, Word},
@@ -149,6 +150,12 @@ impl<M: Memory> Zone<M> {
     fn words_from(&self, chunk: Chunk, from: usize) -> &[M::Word] {
         let start = self.layout.content(chunk);
         &self.memory.words()[start + from..start + CHUNK]
+    }
+
+    /// The hash of a key. Its sizes come first, so that no two keys look the same once they are filled up.
+    #[inline]
+    pub(crate) fn hash_key(&self, scope: &[u8], key: &[u8]) -> u64 {
+        hash::hash(self.seed(), std::iter::once(sizes(scope, key)).chain(key_words(scope, key)))
     }
 
     /// Key of the hash function.
@@ -376,21 +383,25 @@ impl<M: Memory, F: FnMut() -> bool> Writer<'_, M, F> {
 }
 
 /// Up to eight bytes as a word, filled up with zeros.
+#[inline]
 fn padded(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    match bytes.first_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// The words of `scope` and `key`, each filled up to whole words.
+#[inline]
 fn key_words<'k>(scope: &'k [u8], key: &'k [u8]) -> impl ExactSizeIterator<Item = u64> + 'k {
     let count = scope.len().div_ceil(8) + key.len().div_ceil(8);
     let mut words = scope.chunks(8).chain(key.chunks(8));
-    (0..count).map(move |_| match words.next() {
-        Some(bytes) => match bytes.first_chunk::<8>() {
-            Some(word) => u64::from_le_bytes(*word),
-            None => padded(bytes),
-        },
-        None => 0,
-    })
+    (0..count).map(move |_| words.next().map_or(0, padded))
+}
+
+/// The word that has the sizes of a scope and a key.
+pub(crate) fn sizes(scope: &[u8], key: &[u8]) -> u64 {
+    scope.len() as u64 | (key.len() as u64) << 16
 }
 
 /// Reads the content of an entry, chunk after chunk. What it gives is right only if the entry is still there
@@ -403,6 +414,7 @@ pub(crate) struct Reader<'a, M> {
 
 impl<M: Memory> Reader<'_, M> {
     /// The words left in this chunk, at most `most`; goes on to the next chunk where there are none.
+    #[inline]
     fn window(&mut self, most: usize) -> Result<&[M::Word], Changed> {
         if self.word == CHUNK {
             self.chunk = self.zone.next(self.chunk).ok_or(Changed)?;
@@ -415,6 +427,7 @@ impl<M: Memory> Reader<'_, M> {
     }
 
     /// Whether scope and key come next.
+    #[inline]
     pub(crate) fn is_key(&mut self, scope: &[u8], key: &[u8]) -> Result<bool, Changed> {
         let mut wanted = key_words(scope, key);
         while wanted.len() > 0 {
