@@ -22,6 +22,7 @@ use crate::{
     filter::Callback,
     host::{Host, Maps, StreamHost},
     instance::{Asked, Instance, Params},
+    metrics::recorder::{self, Event},
     plan::{ChainId, StepPlan},
     shard::Inner,
 };
@@ -366,13 +367,25 @@ impl<H: Host> Chain<H> {
             }
             Ok(_) if self.is_ours(lease_at, asked.local_response) => {
                 self.pass_by(at);
+                self.count_event(at, callback, Event::LocalResponse);
                 Verdict::LocalResponse
             }
             Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
             Ok(returned) => match returned.map(Action::from_raw) {
-                Some(Action::Pause) => Verdict::Pause,
+                Some(Action::Pause) => {
+                    self.count_event(at, callback, Event::Pause);
+                    Verdict::Pause
+                }
                 _ => Verdict::Continue,
             },
+        }
+    }
+
+    /// Counts what a callback of filter number `at` has asked for.
+    fn count_event(&self, at: usize, callback: Callback, event: Event) {
+        let plan = self.shard.pool.plans().chain(self.id);
+        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
+            recorder::event(&self.shard.metrics, plugin, callback, event);
         }
     }
 

@@ -62,6 +62,23 @@ impl Cause {
         }
     }
 
+    /// What it is called in metrics.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Deadline(_) => "deadline",
+            Self::StackOverflow(_) => "stack",
+            Self::Exit(_) => "exit",
+            Self::Trap(_) => "trap",
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused => "refused",
+            Self::Gone => "gone",
+            Self::Crowded(_) => "crowded",
+            Self::Orphaned => "orphaned",
+            Self::Suspended(_) => "suspended",
+            Self::Host(_) => "host",
+        }
+    }
+
     /// Whether it is the filter's own doing, in the callback at hand: what counts for its [`Budget`].
     pub(crate) const fn is_own(&self) -> bool {
         match self {

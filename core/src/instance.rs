@@ -19,6 +19,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::Callback,
     host::{Host, RootHost},
+    metrics::recorder,
     pool::pristine::Pristine,
 };
 
@@ -290,6 +291,7 @@ impl<H: Host> Instance<H> {
         if matches!(func, Func::Unresolved | Func::Absent) {
             return Ok(None);
         }
+        let span = recorder::begin(self.store.data(), callback);
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
         self.failed = true;
@@ -308,6 +310,7 @@ impl<H: Host> Instance<H> {
             Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(|()| None),
         };
         self.failed = result.is_err();
+        recorder::end(&self.store.data().metrics, span);
         result.map_err(|error| Failure::new(callback, Cause::of(error)))
     }
 

@@ -19,6 +19,7 @@
 //! | `registry` | the directory of metrics |
 //! | [`histogram`] | buckets |
 //! | [`tags`] | names and labels from what guests call their metrics |
+//! | [`recorder`], `clock` | what Weir counts itself |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
 use std::{
@@ -33,10 +34,13 @@ use std::{
 
 pub mod catalog;
 pub mod histogram;
+pub mod recorder;
 pub mod snapshot;
 pub mod tags;
 pub mod text;
 
+mod clock;
+mod kind;
 mod layout;
 mod mapped;
 mod memory;
@@ -45,6 +49,7 @@ mod registry;
 mod tests;
 mod words;
 
+pub use kind::{Kind, Unit};
 pub use layout::LEAST_SIZE;
 pub use mapped::{OpenError, Origin};
 pub use words::Words;
@@ -56,67 +61,6 @@ use layout::{
 use mapped::Mapped;
 use registry::{Definition, Record};
 use words::{Shared, place};
-
-/// What a metric counts. The first three numbers are the ABI's (`proxy_metric_type_t`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Kind {
-    /// How often something has happened: never less than before.
-    Counter = 0,
-    /// How much there is of something, in the whole server.
-    Gauge = 1,
-    /// How values are distributed.
-    Histogram = 2,
-    /// How much there is of something in one worker. Guests cannot define it.
-    Level = 3,
-}
-
-impl Kind {
-    /// The kind with this number.
-    #[must_use]
-    pub const fn from_raw(raw: u8) -> Option<Self> {
-        match raw {
-            0 => Some(Self::Counter),
-            1 => Some(Self::Gauge),
-            2 => Some(Self::Histogram),
-            3 => Some(Self::Level),
-            _ => None,
-        }
-    }
-
-    /// What Prometheus calls it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge | Self::Level => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// What a metric's numbers are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Unit {
-    /// Just numbers.
-    None = 0,
-    /// Nanoseconds, exported as seconds.
-    Nanoseconds = 1,
-    /// Bytes.
-    Bytes = 2,
-}
-
-impl Unit {
-    const fn from_raw(raw: u8) -> Option<Self> {
-        match raw {
-            0 => Some(Self::None),
-            1 => Some(Self::Nanoseconds),
-            2 => Some(Self::Bytes),
-            _ => None,
-        }
-    }
-}
 
 /// A metric of Weir's own, for [`Metrics::add`] and its like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,13 +93,15 @@ pub struct Options {
     pub size: usize,
     /// Most bytes of a name that a guest gives.
     pub name_length: usize,
+    /// Weir counts what filters do.
+    pub callbacks: bool,
     /// How tags are taken out of names, before the forms that are known.
     pub tags: Vec<tags::TagRule>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { size: 16 << 20, name_length: 256, tags: Vec::new() }
+        Self { size: 16 << 20, name_length: 256, callbacks: true, tags: Vec::new() }
     }
 }
 

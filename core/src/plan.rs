@@ -20,6 +20,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, Speaker},
+    metrics::recorder::Recorder,
     pool::image::Images,
 };
 
@@ -55,6 +56,8 @@ pub struct Plugin<H: Host> {
     pub snapshot: bool,
     /// Where the directive stands, `FILE:LINE`.
     pub place: String,
+    /// What is counted of it.
+    pub recorder: Recorder,
 }
 
 /// Number of a filter chain in its [`Plans`].
@@ -79,6 +82,11 @@ pub(crate) struct ChainPlan<H: Host> {
 impl<H: Host> ChainPlan<H> {
     pub(crate) fn wants(&self, callback: Callback) -> bool {
         self.wants & (1 << callback as u64) != 0
+    }
+
+    /// The directive of filter number `at`.
+    pub(crate) fn plugin(&self, at: usize) -> Option<&Plugin<H>> {
+        self.plugins.get(at).map(Arc::as_ref)
     }
 
     /// The groups of its filters, each once.

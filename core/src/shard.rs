@@ -13,6 +13,7 @@ use crate::{
     },
     filter::Callback,
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
+    metrics::Metrics,
     plan::{ChainId, Plans},
     pool::{Lease, Pool},
 };
@@ -40,6 +41,8 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) pool: Pool<H>,
     /// The worker.
     pub(crate) root: H::Root,
+    /// Its metrics.
+    pub(crate) metrics: Arc<Metrics>,
     /// Which groups have failed too often, by their number.
     pub(crate) suspensions: Suspensions,
     /// Vectors of chains that have ended, for the next ones: no allocation in steady state.
@@ -64,7 +67,8 @@ impl<H: Host> Shard<H> {
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
         let pool = Pool::new(plans, root.clone(), rules.stock);
-        Self { inner: Rc::new(Inner { pool, root, suspensions, spares: RefCell::default() }) }
+        let metrics = root.metrics();
+        Self { inner: Rc::new(Inner { pool, root, metrics, suspensions, spares: RefCell::default() }) }
     }
 
     /// The worker begins: what root contexts wait for from their configuration on, they wait for from now on.

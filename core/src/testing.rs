@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    cell::{Cell, OnceCell, RefCell, RefMut},
+    cell::{Cell, RefCell, RefMut},
     collections::{BTreeMap, HashMap},
     ops::Range,
     rc::Rc,
@@ -57,7 +57,7 @@ pub struct Worker {
     passed: Rc<Cell<Duration>>,
     ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
     idle: Rc<Cell<bool>>,
-    metrics: Rc<OnceCell<Arc<Metrics>>>,
+    metrics: Rc<RefCell<Option<Arc<Metrics>>>>,
     shared: Rc<RefCell<Option<Rc<Shared>>>>,
 }
 
@@ -100,10 +100,13 @@ impl Worker {
         self.ticks.borrow().iter().map(|(root, period)| (*root, *period)).collect()
     }
 
-    /// Keeps metrics as `options` says, in memory; to be called before any filter runs.
+    /// Keeps metrics as `options` says, in memory, in shards that are made from now on. Without this call Weir counts
+    /// nothing itself, so the numbers of a guest's metrics begin at 1.
+    ///
+    /// # Panics
+    /// Without memory.
     pub fn keep_metrics(&self, options: Options) {
-        // Whoever comes first decides.
-        let _ = self.metrics.set(Self::new_metrics(options));
+        self.metrics.replace(Some(Self::new_metrics(options)));
     }
 
     fn new_metrics(options: Options) -> Arc<Metrics> {
@@ -158,7 +161,8 @@ impl RootHost for Worker {
     }
 
     fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(self.metrics.get_or_init(|| Self::new_metrics(Options::default())))
+        let options = || Options { callbacks: false, ..Options::default() };
+        Arc::clone(self.metrics.borrow_mut().get_or_insert_with(|| Self::new_metrics(options())))
     }
 
     fn shared(&self) -> Option<Rc<Shared>> {

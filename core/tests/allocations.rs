@@ -27,7 +27,7 @@ use weir_core::{
         Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
         RootHost, RootId, StreamError, StreamHost, Value,
     },
-    metrics::{Metrics, Options},
+    metrics::{Metrics, Options, recorder::Recorder},
     plan::{ChainId, Isolation, Plans, Plugin},
     shard::Shard,
 };
@@ -398,6 +398,7 @@ impl Bench {
                 isolation,
                 snapshot: true,
                 place: "test.conf:1".into(),
+                recorder: Recorder::default(),
             })
         };
         let mut plans = Plans::new();

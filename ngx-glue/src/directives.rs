@@ -52,7 +52,7 @@ const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
-pub(crate) static MAIN: [Directive<Main>; 25] = [
+pub(crate) static MAIN: [Directive<Main>; 26] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -75,6 +75,7 @@ pub(crate) static MAIN: [Directive<Main>; 25] = [
     Directive::new(c"path", METRICS | NGX_CONF_TAKE1, Main::metrics_path),
     Directive::new(c"slab_size", METRICS | NGX_CONF_TAKE1, Main::slab_size),
     Directive::new(c"max_metric_name_length", METRICS | NGX_CONF_TAKE1, Main::max_metric_name_length),
+    Directive::new(c"callbacks", METRICS | NGX_CONF_TAKE1, Main::metrics_callbacks),
     Directive::new(c"tag", METRICS | NGX_CONF_TAKE2, Main::metrics_tag),
     Directive::new(c"shm_kv", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::shm_kv),
     Directive::new(c"shm_queue", WASM | NGX_CONF_TAKE2, Main::shm_queue),

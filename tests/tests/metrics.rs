@@ -154,6 +154,20 @@ fn mistakes_are_told() {
 }
 
 #[test]
+fn what_weir_counts_is_shown_by_directive() {
+    let nginx = Nginx::start(conf());
+    count(&nginx, 4);
+    let text = nginx.get("/metrics").text();
+    let series =
+        |start: &str, end: &str| text.lines().any(|line| line.starts_with(start) && line.ends_with(end));
+    let start = "weir_callback_duration_seconds_count{filter=\"counts\",directive=\"";
+    assert!(series(start, "callback=\"on_request_headers\"} 4"), "{text}");
+    let nginx = Nginx::start(conf().wasm("metrics { callbacks off; }"));
+    count(&nginx, 1);
+    assert!(!nginx.get("/metrics").text().contains("weir_"));
+}
+
+#[test]
 fn without_filters_there_is_nothing_to_show() {
     let nginx = Nginx::start(Conf::new().server("location / { weir_metrics; }"));
     let _ = nginx.get("/").expect_status(404);

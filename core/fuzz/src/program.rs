@@ -16,6 +16,7 @@ use weir_core::{
         limits::{Limits, LogLimit},
     },
     filter::{AbiVersion, Filter, FilterSpec},
+    metrics::recorder::Recorder,
     plan::{ChainId, Isolation, Plans, Plugin},
     shard::Shard,
     testing::{Memory, Worker},
@@ -74,6 +75,7 @@ pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation
         isolation,
         snapshot: true,
         place: "fuzz:1".to_owned(),
+        recorder: Recorder::default(),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::{
     filter::Filter,
     host::{BufferError, Buffers, Host},
     instance::State,
+    metrics::recorder::{self, Copied},
     plan::Plugin,
 };
 
@@ -60,7 +61,8 @@ pub(super) fn get_buffer_bytes<H: Host>(
     }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
     let range = range(stream.buffer_len(buffer).ok_or(Status::NotFound)?);
-    give_with(caller, range.len(), return_data, return_size, |place| {
+    let len = range.len();
+    give_with(caller, len, return_data, return_size, |place| {
         let mut rest = place;
         let mut fits = true;
         stream.read_buffer(buffer, range, &mut |piece| match std::mem::take(&mut rest)
@@ -73,7 +75,9 @@ pub(super) fn get_buffer_bytes<H: Host>(
             None => fits = false,
         })?;
         if fits && rest.is_empty() { Ok(()) } else { Err(BufferError::Io.into()) }
-    })
+    })?;
+    recorder::copied(caller.data(), Copied::Read, len);
+    Ok(())
 }
 
 pub(super) fn get_buffer_status<H: Host>(
@@ -116,7 +120,10 @@ pub(super) fn set_buffer_bytes<H: Host>(
         stream.write_buffer(buffer, start..end, bytes)
     });
     match result {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            recorder::copied(state, Copied::Written, bytes.len());
+            Ok(())
+        }
         Err(error @ (BufferError::Unavailable | BufferError::Frozen)) => {
             let callback = state.callback.name();
             state.warn(&format!("change of {buffer:?} dropped in {callback}: {error}"));

@@ -6,6 +6,7 @@ use crate::{
     context::ContextId,
     failure::{Cause, Failure},
     host::{Host, LogLine, LogSink, RootHost, Speaker, StreamHost},
+    metrics::recorder,
     pool::Lease,
 };
 
@@ -15,6 +16,10 @@ impl<H: Host> Chain<H> {
     pub(super) fn report(&mut self, at: usize, failure: &Failure) {
         let Some(step) = self.steps.get(at) else { return };
         let (lease, trial) = (step.lease, step.trial);
+        let plan = self.shard.pool.plans().chain(self.id);
+        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
+            recorder::failed(&self.shard.metrics, plugin, failure.callback, &failure.cause);
+        }
         // A suspended filter has been reported when it was suspended.
         if !matches!(failure.cause, Cause::Suspended(_)) {
             self.say(at, LogLevel::Error, &failure.to_string());

@@ -33,24 +33,26 @@ pub(crate) fn free_lines<W: Words>(words: &W) -> usize {
 
 /// The lines that the word at `at` refers to, of which there are `lines`; new ones, if it refers to none yet.
 pub(crate) fn refer<W: Shared>(words: &W, at: usize, lines: usize) -> Option<usize> {
-    if let Some(found) = referred(words, at, lines) {
-        return Some(found);
+    let mut found = words.load(at);
+    if found == 0 && at < words.size() {
+        let made = allocate(words, lines)? as u64;
+        found = match words.replace(at, 0, made) {
+            Ok(()) => made,
+            // Another process was faster: its lines are as good, and ours stay unused.
+            Err(other) => other,
+        };
     }
-    if words.load(at) != 0 || at >= words.size() {
-        // It leads outside.
-        return None;
-    }
-    let made = allocate(words, lines)?;
-    match words.replace(at, 0, made as u64) {
-        Ok(()) => Some(made),
-        // Another process was faster: its lines are as good, and ours stay unused.
-        Err(_) => referred(words, at, lines),
-    }
+    inside(words, found, lines)
 }
 
 /// The lines that the word at `at` refers to; `None` when it refers to none.
 pub(crate) fn referred<W: Words + ?Sized>(words: &W, at: usize, lines: usize) -> Option<usize> {
-    let found = place(words.load(at));
+    inside(words, words.load(at), lines)
+}
+
+/// The line number that `reference` is, if it is one and `lines` lines are there.
+fn inside<W: Words + ?Sized>(words: &W, reference: u64, lines: usize) -> Option<usize> {
+    let found = place(reference);
     (found != 0 && found.checked_add(lines)? <= words.size() / LINE).then_some(found)
 }
 

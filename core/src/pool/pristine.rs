@@ -148,6 +148,7 @@ mod tests {
                 isolation: Isolation::Stream,
                 snapshot: true,
                 place: String::new(),
+                recorder: crate::metrics::recorder::Recorder::default(),
             })];
             let configured = Instance::new(&filter, &plugins, &Worker::default());
             let mut configured = configured.map_err(|(_, failure)| failure).expect("made");

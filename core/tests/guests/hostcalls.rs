@@ -4,7 +4,7 @@ mod abort;
 mod clear_route_cache;
 mod close_stream;
 mod continue_stream;
-mod define_metric;
+pub(crate) mod define_metric;
 mod done;
 mod get_buffer_bytes;
 mod get_buffer_status;

@@ -15,6 +15,7 @@ mod limits;
 mod loading;
 mod policy;
 mod random;
+mod recorder;
 mod stock;
 mod support;
 mod suspension;

@@ -17,6 +17,7 @@ use weir_core::{
     failure::Policy,
     filter::{AbiVersion, Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
+    metrics::{Options, recorder::Recorder},
     plan::{ChainId, Isolation, Plans, Plugin, Refusal},
     shard::{Rules, Shard},
     shared::{Shared, Zones, ZonesSpec},
@@ -449,6 +450,7 @@ pub(crate) fn plugin(
         isolation,
         snapshot: true,
         place: "test.conf:1".to_owned(),
+        recorder: Recorder::default(),
     })
 }
 
@@ -489,6 +491,13 @@ impl Bench {
     /// What the worker does about filters that misbehave.
     pub(crate) fn rules(mut self, rules: Rules) -> Self {
         self.shard = Shard::with_rules(Arc::clone(&self.plans), self.worker.clone(), rules);
+        self
+    }
+
+    /// How the worker keeps metrics.
+    pub(crate) fn metrics(mut self, options: Options) -> Self {
+        self.worker.keep_metrics(options);
+        self.shard = Shard::new(Arc::clone(&self.plans), self.worker.clone());
         self
     }
 

@@ -6,7 +6,7 @@ use weir_core::metrics::{LEAST_SIZE, Metrics, Options, Origin, tags::TagRule};
 
 use super::{
     Refusal,
-    main::{Main, number, once, size, text},
+    main::{Main, invalid, number, once, size, text},
     place::Place,
     resolve::Failure,
 };
@@ -31,6 +31,7 @@ pub(crate) struct MetricsBlock {
     path: Option<(Option<PathBuf>, Place)>,
     size: Option<usize>,
     name_length: Option<usize>,
+    callbacks: Option<bool>,
     tags: Vec<TagRule>,
 }
 
@@ -40,6 +41,7 @@ impl MetricsBlock {
         Options {
             size: self.size.unwrap_or(default.size),
             name_length: self.name_length.unwrap_or(default.name_length),
+            callbacks: self.callbacks.unwrap_or(default.callbacks),
             tags: self.tags.clone(),
         }
     }
@@ -74,6 +76,16 @@ impl Main {
     pub(crate) fn max_metric_name_length(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let value = number("max_metric_name_length", conf.argument(0), 6, 4096)?;
         main.with_block(|block| once("max_metric_name_length", &mut block.metrics.name_length, value))
+    }
+
+    /// `callbacks on | off;`
+    pub(crate) fn metrics_callbacks(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = match conf.argument(0) {
+            b"on" => true,
+            b"off" => false,
+            other => return Err(invalid("callbacks", other, "\"on\" or \"off\"")),
+        };
+        main.with_block(|block| once("callbacks", &mut block.metrics.callbacks, value))
     }
 
     /// `tag NAME REGEX;`

@@ -9,6 +9,7 @@ use std::{collections::HashMap, fmt::Display, rc::Rc, sync::Arc};
 use weir_core::{
     engine::{Engine, cache::Cache},
     filter::{Filter, FilterSpec},
+    metrics::recorder::Recorder,
     plan::{Isolation, Plans, Plugin},
     shared::Shared,
 };
@@ -201,6 +202,7 @@ impl Plugins {
             isolation,
             snapshot,
             place: one.place.to_string(),
+            recorder: Recorder::default(),
         });
         self.0.insert(key, Arc::clone(&plugin));
         Ok(plugin)

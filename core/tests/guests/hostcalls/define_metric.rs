@@ -68,8 +68,8 @@ fn define_long_name(language: &str) -> (Vec<String>, Vec<String>) {
                 call("proxy_get_metric", [0xffff_ffff, OUT]),
             ],
         )
-        .bench();
-    bench.worker.keep_metrics(Options { name_length: 14, size: LEAST_SIZE, ..Options::default() });
+        .bench()
+        .metrics(Options { name_length: 14, size: LEAST_SIZE, callbacks: false, ..Options::default() });
     bench.serve(&bench.request());
     bench.spoken()
 }
@@ -99,8 +99,8 @@ fn without_room_the_guest_is_told_and_goes_on() {
     let bench = guest()
         .language("C++")
         .on(Callback::RequestHeaders, [crate::support::wat(fill), call(DEFINE, [0, NAME, 5, OUT])])
-        .bench();
-    bench.worker.keep_metrics(Options { size: LEAST_SIZE, ..Options::default() });
+        .bench()
+        .metrics(Options { size: LEAST_SIZE, callbacks: false, ..Options::default() });
     bench.serve(&bench.request());
     let (answers, warnings) = bench.spoken();
     assert_eq!(answers, ["10"]);

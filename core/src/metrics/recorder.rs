@@ -1,0 +1,209 @@
+//! What Weir counts of a filter itself: how long its callbacks take, what they ask for, how they fail.
+//!
+//! A metric is defined when what it counts happens first, so there are none of callbacks that are never called. Where the
+//! administrator has switched this off, nothing is defined and no clock is read.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
+
+use super::{
+    Id, Kind, Metrics, Own, Unit,
+    clock::{Clock, Moment},
+};
+use crate::{failure::Cause, filter::Callback, host::Host, instance::State, plan::Plugin};
+
+/// Number of callbacks.
+const CALLBACKS: usize = Callback::ALL.len();
+
+/// The one clock: measured in the master, for all its children.
+fn clock() -> Clock {
+    static CLOCK: OnceLock<Clock> = OnceLock::new();
+    *CLOCK.get_or_init(Clock::new)
+}
+
+/// Something that is counted for each callback of a directive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It has held the stream.
+    Pause,
+    /// It has sent a local response.
+    LocalResponse,
+}
+
+/// Bytes of bodies that go into a guest, or come out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// From the proxy's buffers.
+    Read,
+    /// Into them.
+    Written,
+}
+
+/// What is known of the metrics of one directive: their numbers, once they are defined. The same in all workers that
+/// are forked after that.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    times: Numbers<CALLBACKS>,
+    pauses: Numbers<CALLBACKS>,
+    local_responses: Numbers<CALLBACKS>,
+    bytes: Numbers<2>,
+}
+
+/// Numbers of metrics; 0 where one has not been defined.
+#[derive(Debug)]
+struct Numbers<const N: usize>([AtomicU32; N]);
+
+impl<const N: usize> Default for Numbers<N> {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; N])
+    }
+}
+
+impl<const N: usize> Numbers<N> {
+    /// Number `at`, defined by `define` the first time; `None` where there is no room for it.
+    #[inline]
+    fn get(&self, at: usize, define: impl FnOnce() -> Option<Id>) -> Option<Id> {
+        let number = self.0.get(at)?;
+        match number.load(Ordering::Relaxed) {
+            0 => {
+                // Without room it is tried again: that takes no more than looking.
+                let id = define()?;
+                number.store(id.0, Ordering::Relaxed);
+                Some(id)
+            }
+            id => Some(Id(id)),
+        }
+    }
+}
+
+/// A callback that is running.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    histogram: Id,
+    begun: Moment,
+}
+
+const TIME: Own<'_> = Own {
+    kind: Kind::Histogram,
+    unit: Unit::Nanoseconds,
+    family: "weir_callback_duration_seconds",
+    transient: true,
+    help: "How long callbacks of a filter took.",
+};
+
+const PAUSES: Own<'_> = Own {
+    kind: Kind::Counter,
+    unit: Unit::None,
+    family: "weir_callback_pauses",
+    transient: true,
+    help: "How often a filter has held a stream.",
+};
+
+const LOCAL_RESPONSES: Own<'_> = Own {
+    kind: Kind::Counter,
+    unit: Unit::None,
+    family: "weir_local_responses",
+    transient: true,
+    help: "How often a filter has answered a request itself.",
+};
+
+const FAILURES: Own<'_> = Own {
+    kind: Kind::Counter,
+    unit: Unit::None,
+    family: "weir_failures",
+    transient: true,
+    help: "How often a filter has failed, by callback and cause.",
+};
+
+const BYTES: Own<'_> = Own {
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    family: "weir_body_bytes",
+    transient: true,
+    help: "Bytes of bodies and of other buffers that were copied into a filter (read) and out of it (written).",
+};
+
+/// Defines the metric `own` of a directive; `more` is one label more.
+fn define<H: Host>(
+    metrics: &Metrics,
+    plugin: &Plugin<H>,
+    own: &Own<'_>,
+    more: &[(&str, &str)],
+) -> Option<Id> {
+    let mut labels =
+        vec![("filter", plugin.filter.spec().name.as_str()), ("directive", plugin.place.as_str())];
+    labels.extend_from_slice(more);
+    metrics.define_own(own, &labels)
+}
+
+/// What a callback is called in labels: `on_request_headers`.
+fn label(callback: Callback) -> &'static str {
+    let name = callback.name();
+    name.strip_prefix("proxy_").unwrap_or(name)
+}
+
+/// `callback` of the effective context begins.
+#[inline]
+pub(crate) fn begin<H: Host>(state: &State<H>, callback: Callback) -> Option<Span> {
+    let metrics = &state.metrics;
+    if !metrics.options().callbacks {
+        return None;
+    }
+    let plugin = state.contexts.effective_plugin()?;
+    let define = || define(metrics, plugin, &TIME, &[("callback", label(callback))]);
+    let histogram = plugin.recorder.times.get(callback as usize, define)?;
+    Some(Span { histogram, begun: clock().now() })
+}
+
+/// It has ended.
+#[inline]
+pub(crate) fn end(metrics: &Metrics, span: Option<Span>) {
+    if let Some(span) = span {
+        metrics.observe(span.histogram, clock().since(span.begun));
+    }
+}
+
+/// A callback of `plugin` has had an effect.
+pub(crate) fn event<H: Host>(metrics: &Metrics, plugin: &Plugin<H>, callback: Callback, event: Event) {
+    if !metrics.options().callbacks {
+        return;
+    }
+    let (numbers, own) = match event {
+        Event::Pause => (&plugin.recorder.pauses, &PAUSES),
+        Event::LocalResponse => (&plugin.recorder.local_responses, &LOCAL_RESPONSES),
+    };
+    let define = || define(metrics, plugin, own, &[("callback", label(callback))]);
+    if let Some(id) = numbers.get(callback as usize, define) {
+        metrics.add(id, 1);
+    }
+}
+
+/// The guest has read or written `count` bytes of a buffer.
+#[inline]
+pub(crate) fn copied<H: Host>(state: &State<H>, copied: Copied, count: usize) {
+    let metrics = &state.metrics;
+    if !metrics.options().callbacks {
+        return;
+    }
+    let Some(plugin) = state.contexts.effective_plugin() else { return };
+    let define = || {
+        let operation = if copied == Copied::Read { "read" } else { "written" };
+        define(metrics, plugin, &BYTES, &[("operation", operation)])
+    };
+    if let Some(id) = plugin.recorder.bytes.get(copied as usize, define) {
+        metrics.add(id, count as u64);
+    }
+}
+
+/// A callback of `plugin` has failed. This is seldom, and looks its metric up by name.
+pub(crate) fn failed<H: Host>(metrics: &Metrics, plugin: &Plugin<H>, callback: Callback, cause: &Cause) {
+    if !metrics.options().callbacks {
+        return;
+    }
+    let labels = [("callback", label(callback)), ("cause", cause.label())];
+    if let Some(id) = define(metrics, plugin, &FAILURES, &labels) {
+        metrics.add(id, 1);
+    }
+}
