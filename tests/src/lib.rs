@@ -26,6 +26,7 @@
 //! | [`raw`] | bytes on a socket: HTTP/1.0, pipelining, what no client library sends |
 //! | [`origin`] | a server in this process that records what it was asked |
 //! | [`gateway`] | servers of FastCGI, SCGI and uwsgi |
+//! | [`prometheus`] | a real Prometheus that scrapes |
 //! | [`tls`] | certificates, and curl as a client |
 //! | [`wasm`] | modules made on the spot, the broken ones above all |
 //! | [`trace`] | the callbacks that the guest `trace` has logged |
@@ -48,6 +49,7 @@ pub mod nginx;
 pub mod origin;
 pub mod paths;
 pub mod ports;
+pub mod prometheus;
 pub mod raw;
 pub mod tls;
 pub mod trace;
