@@ -26,6 +26,15 @@ pub fn module() -> PathBuf {
     built(edge().join("modules/ngx_http_weir_module.so"))
 }
 
+/// The command `weir`.
+///
+/// # Panics
+/// When nothing has been built.
+#[must_use]
+pub fn weir() -> PathBuf {
+    built(edge().join("bin/weir"))
+}
+
 /// The built filter `name`: `NAME.wasm` in [`guests`].
 ///
 /// # Panics

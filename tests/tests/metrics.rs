@@ -1,9 +1,9 @@
 //! Metrics of filters: one number in all workers, whatever becomes of workers and configurations, and a text of them.
 #![allow(missing_docs, reason = "a test")]
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
-use weir_tests::{Conf, Nginx, Protocol, Request, wait};
+use weir_tests::{Conf, Nginx, Protocol, Request, paths, wait};
 
 fn conf() -> Conf {
     Conf::new().guest("counts").server(
@@ -88,7 +88,7 @@ fn values_outlive_reloads_and_workers() {
     // Workers that are killed.
     nginx.tolerate("exited on signal 9");
     for pid in nginx.worker_pids() {
-        let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        let status = Command::new("kill").args(["-9", &pid.to_string()]).status();
         assert!(status.expect("kill runs").success());
         let replaced = wait::poll(|| {
             let pids = nginx.worker_pids();
@@ -165,6 +165,38 @@ fn what_weir_counts_is_shown_by_directive() {
     let nginx = Nginx::start(conf().wasm("metrics { callbacks off; }"));
     count(&nginx, 1);
     assert!(!nginx.get("/metrics").text().contains("weir_"));
+}
+
+/// What the command `weir` prints.
+fn weir(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(paths::weir()).args(arguments).output().expect("run weir");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_command_reads_the_file_of_a_running_server() {
+    let nginx = Nginx::start(conf());
+    count(&nginx, 4);
+    let file = nginx.prefix().join("weir-metrics");
+    let file = file.to_str().expect("text");
+    let (fine, text) = weir(&["metrics", file]);
+    assert!(fine && text.contains(&format!("{REQUESTS} 4\n")), "{text}");
+    let (fine, json) = weir(&["metrics", file, "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(fine);
+    let pids: Vec<_> = nginx.worker_pids().into_iter().map(u64::from).collect();
+    let workers = json["workers"].as_array().expect("workers").iter();
+    let workers: Vec<_> = workers.filter_map(|worker| worker["pid"].as_u64()).collect();
+    assert!(workers.len() == 2 && pids.iter().all(|pid| workers.contains(pid)), "{pids:?} {workers:?}");
+    let (fine, view) = weir(&["top", file, "--once", "--interval", "0.1"]);
+    assert!(fine && view.contains("on_request_headers") && view.contains("2 workers"), "{view}");
+
+    let (fine, text) = weir(&["metrics", "/nowhere"]);
+    assert!(!fine && text.starts_with("weir: cannot read \"/nowhere\""), "{text}");
+    let conf = nginx.prefix().join("nginx.conf");
+    let (fine, text) = weir(&["top", conf.to_str().expect("text")]);
+    assert!(!fine && text.contains("is no metrics file"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,64 @@
+//! `weir`: what an operator reads of a running nginx with Weir's module. It needs nothing but the metrics file.
+//!
+//! | room | duty |
+//! |---|---|
+//! | `metrics` | the file as Prometheus' text or as JSON |
+//! | `top` | a view of filters in the terminal, refreshed |
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+mod metrics;
+mod top;
+
+/// Reads the metrics of nginx with Weir's module.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints all metrics in a file.
+    Metrics {
+        /// The file that `path` in the block `metrics` of nginx.conf names.
+        file: PathBuf,
+        /// How they are printed.
+        #[arg(long, value_enum, default_value_t)]
+        format: metrics::Format,
+    },
+    /// Shows what filters do, in the terminal; q ends it.
+    Top {
+        /// The file that `path` in the block `metrics` of nginx.conf names.
+        file: PathBuf,
+        /// Seconds between two looks.
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+        /// Prints one view as text and ends, once a first interval has passed.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.05..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "it must be a number from 0.05 to 3600".to_owned())
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Metrics { file, format } => metrics::print(&file, format),
+        Command::Top { file, interval, once } => top::run(&file, Duration::from_secs_f64(interval), once),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
