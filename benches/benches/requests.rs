@@ -60,6 +60,7 @@ impl Bench {
                 root_id: String::new(),
                 isolation,
                 snapshot: true,
+                calls: 0,
                 place: "bench:1".to_owned(),
                 recorder: Recorder::default(),
             })

@@ -54,6 +54,9 @@ pub struct Plugin<H: Host> {
     /// Whether instances may begin where one was that has been configured in the master; otherwise each is configured
     /// by itself, and serves one request.
     pub snapshot: bool,
+    /// The proxy's own number for what the filter may call where there is no request; core hands it back
+    /// ([`By::rules`](crate::host::calls::By::rules)).
+    pub calls: u32,
     /// Where the directive stands, `FILE:LINE`.
     pub place: String,
     /// What is counted of it.

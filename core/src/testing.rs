@@ -27,6 +27,8 @@ use crate::{
     shared::Shared,
 };
 
+pub mod calls;
+
 /// The proxy in memory.
 #[derive(Debug)]
 pub struct Memory;
@@ -59,6 +61,7 @@ pub struct Worker {
     idle: Rc<Cell<bool>>,
     metrics: Rc<RefCell<Option<Arc<Metrics>>>>,
     shared: Rc<RefCell<Option<Rc<Shared>>>>,
+    calls: Rc<calls::Log>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it

@@ -24,8 +24,8 @@ use weir_core::{
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
     filter::{Filter, FilterSpec},
     host::{
-        Attribute, Bodies, BufferError, Buffers, Hold, Host, LocalResponse, LogLine, LogSink, MapError, Maps,
-        RootHost, RootId, StreamError, StreamHost, Value,
+        Attribute, Bodies, BufferError, Buffers, Calls, Hold, Host, LocalResponse, LogLine, LogSink,
+        MapError, Maps, RootHost, RootId, StreamError, StreamHost, Value,
     },
     metrics::{Metrics, Options, recorder::Recorder},
     plan::{ChainId, Isolation, Plans, Plugin},
@@ -124,6 +124,8 @@ impl RootHost for Worker {
         Arc::clone(METRICS.get_or_init(make))
     }
 }
+
+impl Calls<Stream> for Worker {}
 
 /// Headers of every request and response.
 const HEADERS: &[(&[u8], &[u8])] = &[
@@ -397,6 +399,7 @@ impl Bench {
                 root_id: String::new(),
                 isolation,
                 snapshot: true,
+                calls: 0,
                 place: "test.conf:1".into(),
                 recorder: Recorder::default(),
             })

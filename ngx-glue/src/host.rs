@@ -3,6 +3,7 @@
 use weir_core::host::Host;
 
 mod body;
+mod calls;
 mod maps;
 mod properties;
 mod request_headers;

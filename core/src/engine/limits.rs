@@ -53,6 +53,12 @@ pub struct Limits {
     pub deferred: usize,
     /// Lines that the instances of one filter may log in a worker.
     pub log: LogLimit,
+    /// Calls out that live at once in a worker.
+    pub calls: usize,
+    /// Bytes of the response to one call: of its headers, of its body; of one message of gRPC.
+    pub call_response: usize,
+    /// Longest that a call may take whose guest gives no timeout.
+    pub call_timeout: Duration,
 }
 
 /// How many lines are logged; what is more is dropped and counted.
@@ -83,6 +89,9 @@ impl Default for Limits {
             contexts: 16_384,
             deferred: 1024,
             log: LogLimit::default(),
+            calls: 16_384,
+            call_response: 1024 * 1024,
+            call_timeout: Duration::from_secs(5),
         }
     }
 }

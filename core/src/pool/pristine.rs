@@ -147,6 +147,7 @@ mod tests {
                 root_id: String::new(),
                 isolation: Isolation::Stream,
                 snapshot: true,
+                calls: 0,
                 place: String::new(),
                 recorder: crate::metrics::recorder::Recorder::default(),
             })];

@@ -201,6 +201,7 @@ impl Plugins {
             root_id: String::new(),
             isolation,
             snapshot,
+            calls: 0,
             place: one.place.to_string(),
             recorder: Recorder::default(),
         });
