@@ -91,6 +91,7 @@ pub struct Filter<H: Host> {
     exports: Exports,
     abi_version: AbiVersion,
     panics_on_status: bool,
+    has_rust_sdk: bool,
     /// What has to be put into the memory of a new instance.
     segments: Vec<Segment>,
     obstacle: Option<&'static str>,
@@ -140,6 +141,7 @@ impl<H: Host> Filter<H> {
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
         let (segments, obstacle) = (instrumented.segments, instrumented.obstacle);
         let panics_on_status = inspect::panics_on_status(&wasm);
+        let has_rust_sdk = inspect::has_rust_sdk(&wasm);
         let quota = Quota::new(engine.settings().limits.log);
         let engine = Arc::clone(engine);
         Ok(Arc::new(Self {
@@ -150,6 +152,7 @@ impl<H: Host> Filter<H> {
             exports,
             abi_version,
             panics_on_status,
+            has_rust_sdk,
             segments,
             obstacle,
             quota,
@@ -185,6 +188,12 @@ impl<H: Host> Filter<H> {
     #[must_use]
     pub fn panics_on_status(&self) -> bool {
         self.panics_on_status
+    }
+
+    /// Whether it was surely made with the Rust SDK.
+    #[must_use]
+    pub fn has_rust_sdk(&self) -> bool {
+        self.has_rust_sdk
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

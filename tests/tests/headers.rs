@@ -270,6 +270,95 @@ fn nginx_itself_acts_on_changed_request_headers() {
     assert_eq!(nginx.send(Request::get("/length").header("content-type", "a")).text(), "text/x|text/x");
 }
 
+/// Every header that nginx's parser knows by name (`ngx_http_headers_in[]`), but for the ones that frame a message: what
+/// a filter makes of it is what nginx's variable says, what the origin gets, and what the next filter sees; where it is
+/// removed, it is gone, and where it is added to a request without it, it is there.
+#[test]
+fn every_request_header_of_nginx_s_table() {
+    const NAMES: [&str; 25] = [
+        "If-Modified-Since",
+        "If-Unmodified-Since",
+        "If-Match",
+        "If-None-Match",
+        "User-Agent",
+        "Referer",
+        "Content-Range",
+        "Content-Type",
+        "Range",
+        "If-Range",
+        "Accept-Encoding",
+        "Via",
+        "Authorization",
+        "X-Forwarded-For",
+        "X-Real-IP",
+        "Accept",
+        "Accept-Language",
+        "Depth",
+        "Destination",
+        "Overwrite",
+        "Date",
+        "Cookie",
+        "Cache-Control",
+        "Origin",
+        "X-Unknown",
+    ];
+    let origin = Origin::start(|_| Reply::text("fine"));
+    let each = |line: &dyn Fn(&str) -> String| NAMES.map(line).join("\n");
+    let seen: Vec<String> = NAMES
+        .iter()
+        .map(|name| format!("add_header x-{name} \"$http_{}\";", name.to_lowercase().replace('-', "_")))
+        .collect();
+    let nginx = Nginx::start(
+        Conf::new().guest("maps").set("ORIGIN", origin.address()).http("http2 on;").server(&format!(
+            "{seen}
+             location /replaced {{ {replaced} {get} proxy_pass http://@ORIGIN@; }}
+             location /removed {{ {removed} {get} proxy_pass http://@ORIGIN@; }}
+             location /added {{ {added} {get} proxy_pass http://@ORIGIN@; }}",
+            seen = seen.join("\n"),
+            replaced = maps(&each(&|name| format!("request replace {name} new-{name}"))),
+            removed = maps(&each(&|name| format!("request remove {name}"))),
+            added = maps(&each(&|name| format!("request add {} added", name.to_uppercase()))),
+            get = maps(&each(&|name| format!("request get {name}"))),
+        )),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = nginx.connect(protocol);
+        let full =
+            |path: &str| NAMES.iter().fold(Request::get(path), |request, name| request.header(name, "old"));
+        let empty = |path: &str| Request::get(path);
+        let cases = [
+            (full("/replaced"), None),
+            (empty("/replaced"), None),
+            (full("/removed"), Some(None)),
+            (empty("/removed"), Some(None)),
+            (empty("/added"), Some(Some("added"))),
+        ];
+        for (request, expected) in cases {
+            let shown = format!("{request:?} {protocol:?}");
+            let response = connection.send(request).expect_status(200);
+            let came = origin.last();
+            for name in NAMES {
+                let new = format!("new-{name}");
+                let expected = expected.unwrap_or(Some(&new));
+                assert_eq!(came.header(name), expected, "{name} at the origin, {shown}");
+                assert_eq!(response.header(&format!("x-{name}")), expected, "${name}, {shown}");
+            }
+        }
+        // Several fields of one name: the first is replaced and the others go; one more is added at the end.
+        let twice = full("/replaced").header("X-Forwarded-For", "2").header("Cookie", "b=2");
+        let _ = connection.send(twice);
+        let came = origin.last();
+        assert_eq!(came.headers("x-forwarded-for"), ["new-X-Forwarded-For"]);
+        assert_eq!(came.headers("cookie"), ["new-Cookie"]);
+        let _ = connection.send(full("/added"));
+        let came = origin.last();
+        assert_eq!(came.headers("x-forwarded-for"), ["old", "added"], "{protocol:?}");
+    }
+    for name in NAMES {
+        nginx.wait_for_log(&format!("request get {name} = \"new-{name}\""));
+    }
+}
+
 /// What nginx keeps in typed fields of a response leaves as the filter left it, once.
 #[test]
 fn typed_response_headers_leave_as_they_were_set() {
@@ -302,6 +391,10 @@ fn typed_response_headers_leave_as_they_were_set() {
         ("expires", "0"),
         ("content-language", "de"),
         ("link", "</x>; rel=preload"),
+        ("refresh", "5"),
+        ("vary", "x-a"),
+        ("content-encoding", "br"),
+        ("accept-ranges", "none"),
     ];
     let text: Vec<String> = orders
         .iter()

@@ -78,6 +78,38 @@ fn error_pages_do_not_replace_it() {
     assert_eq!((response.status, response.text().as_str()), (403, "denied"));
 }
 
+/// nginx's own filters see it as any response: `add_header` with and without `always`, `expires`, and HEAD, which gets
+/// the length of the body and none of it. A page of an error keeps the filters it came with.
+#[test]
+fn what_nginx_adds_to_responses_it_adds_to_it() {
+    let nginx = Nginx::start(Conf::new().guest("local").server(&format!(
+        "http2 on; add_header x-always 1 always; add_header x-fine 1; expires 1h;
+         location / {{ {} return 200 x; }}
+         location /fine {{ {} return 404; }}
+         location /page {{ error_page 404 @page; return 404; }}
+         location @page {{ {} return 200 y; }}",
+        local(REPLY),
+        local(r#"{"status": 200, "body": "fine"}"#),
+        local(REPLY),
+    )));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = nginx.connect(protocol);
+        for path in ["/", "/page"] {
+            let denied = connection.get(path);
+            assert_eq!((denied.status, denied.text().as_str()), (403, "denied"), "{path} {protocol:?}");
+            assert_eq!((denied.header("x-always"), denied.header("x-fine")), (Some("1"), None), "{path}");
+            assert_eq!(denied.header("cache-control"), None, "{path}");
+        }
+        let fine = connection.get("/fine");
+        assert_eq!((fine.status, fine.text().as_str()), (200, "fine"), "{protocol:?}");
+        assert_eq!((fine.header("x-always"), fine.header("x-fine")), (Some("1"), Some("1")));
+        assert_eq!(fine.header("cache-control"), Some("max-age=3600"));
+        let head = connection.send(Request::head("/"));
+        assert_eq!((head.status, head.text().as_str()), (403, ""), "{protocol:?}");
+        assert_eq!((head.header("content-length"), head.headers("x-why")), (Some("6"), vec!["no", "never"]));
+    }
+}
+
 #[test]
 fn from_the_request_body() {
     let origin = Origin::start(|_| Reply::text("origin"));

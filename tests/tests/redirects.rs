@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weir_tests::{
-    Conf, Nginx, Origin, Reply, Request,
+    Conf, Nginx, Origin, Protocol, Reply, Request,
     trace::{self, Call},
 };
 
@@ -175,6 +175,40 @@ fn subrequests_are_filtered_where_the_directive_says_so() {
         for callback in ["on_context_create", "on_request_headers", "on_delete"] {
             assert_eq!(count(&calls, callback), requests, "{path}: {callback} in {calls:#?}");
         }
+    }
+}
+
+/// What a subrequest passes on is not sent before its main request has ended, which waits for it: short parts stay in
+/// nginx until the last of them is there.
+#[test]
+fn bodies_of_subrequests_may_be_changed() {
+    let large = weir_tests::digest::bytes(300_000, 7);
+    let reply = large.clone();
+    let origin = Origin::start(move |_| Reply::text(reply.clone()));
+    let include = |path: &str| format!("<!--# include virtual=\"{path}\" -->");
+    let part = "proxy_wasm edits 'resb.append=+'; return 200 part;";
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("edits")
+            .set("ORIGIN", origin.address())
+            .file("html/page.shtml", format!("[{}]", include("/part")))
+            .file("html/pages.shtml", ["/part", "/large", "/part?2"].map(include).join(","))
+            .http("proxy_wasm_subrequests on;")
+            .server(&format!(
+                "http2 on; root html; location / {{ ssi on; ssi_types *; }}
+                 location = /part {{ {part} }}
+                 location = /large {{
+                     proxy_wasm edits 'resb.append=+'; proxy_buffering off; proxy_pass http://@ORIGIN@;
+                 }}"
+            )),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = nginx.connect(protocol);
+        assert_eq!(connection.get("/page.shtml").expect_status(200).text(), "[part+]", "{protocol:?}");
+        let pages = connection.get("/pages.shtml").expect_status(200).body;
+        let large_came = pages.strip_prefix(b"part+,").and_then(|rest| rest.strip_suffix(b",part+"));
+        let large_came = large_came.expect("three parts");
+        assert!(large_came.strip_suffix(b"+") == Some(&large[..]), "{} bytes", large_came.len());
     }
 }
 

@@ -270,16 +270,16 @@ pub(super) fn set_property<H: Host>(
     let stream = stream.ok_or(Status::NotFound)?;
     let path = normalize(path, H::Stream::NATIVE_PREFIX);
     if let Target::Native(name) = resolve(&path, H::Stream::NATIVE_PREFIX) {
-        return stream.set_native(name, value).map_err(|error| {
+        return stream.set_native(name, value).or_else(|error| {
             state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
-            Status::NotFound.into()
+            Ok(state.refused_property(Status::NotFound)?)
         });
     }
     match stream.with_properties(|stored| stored.set(&path, value)) {
         Some(true) => Ok(()),
         Some(false) => {
             state.warn(&format!("property \"{}\" was not set: too many, or too large", path.escape_ascii()));
-            Err(Status::InternalFailure.into())
+            Ok(state.refused_property(Status::InternalFailure)?)
         }
         None => Err(Status::NotFound.into()),
     }

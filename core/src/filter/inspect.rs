@@ -95,6 +95,14 @@ pub fn panics_on_status(wasm: &[u8]) -> bool {
     }
 }
 
+/// Whether `wasm` holds the words that the Rust SDK panics with at a status it does not expect (`proxy-wasm`,
+/// `hostcalls.rs`): unlike [`panics_on_status`], never of a module that says nothing of itself.
+#[must_use]
+pub fn has_rust_sdk(wasm: &[u8]) -> bool {
+    const WORDS: &[u8] = b"unexpected status: ";
+    wasm.windows(WORDS.len()).any(|window| window == WORDS)
+}
+
 /// The contents of the custom section `name` of a module that has been validated.
 fn custom_section<'a>(wasm: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = wasm.get(8..)?;
@@ -127,7 +135,7 @@ fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::panics_on_status;
+    use super::{has_rust_sdk, panics_on_status};
 
     fn with_producers(text: &str) -> Vec<u8> {
         let mut wasm = b"\0asm\x01\0\0\0".to_vec();
@@ -146,5 +154,11 @@ mod tests {
         assert!(!panics_on_status(&with_producers("\x01\x08language\x01\x02Go\x00")));
         assert!(panics_on_status(b"\0asm\x01\0\0\0"), "nothing said");
         assert!(panics_on_status(b"\0asm\x01\0\0\0\x00\xff"), "cut short");
+    }
+
+    #[test]
+    fn the_words_of_its_panic_tell_the_rust_sdk() {
+        assert!(has_rust_sdk(b"...unexpected status: ..."));
+        assert!(!has_rust_sdk(&with_producers("\x01\x08language\x01\x04Rust\x00")));
     }
 }

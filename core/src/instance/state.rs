@@ -172,4 +172,10 @@ impl<H: Host> State<H> {
     pub(crate) fn refused(&self) -> Result<(), Status> {
         if self.filter.panics_on_status() { Ok(()) } else { Err(Status::BadArgument) }
     }
+
+    /// What a property that was refused is answered with: `status`, but OK to guests that surely panic at that. The
+    /// refusal has been logged.
+    pub(crate) fn refused_property(&self, status: Status) -> Result<(), Status> {
+        if self.filter.has_rust_sdk() { Ok(()) } else { Err(status) }
+    }
 }

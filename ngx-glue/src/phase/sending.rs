@@ -216,7 +216,9 @@ pub(super) fn mark(stream: &'static Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
     let progress = stream.progress();
     let keeps_end = progress.trailers.get() && !progress.response_passed.get();
-    let is_kept = progress.keeps_headers() || keeps_end || lane.is_busy() || stream.io.tail().is_busy();
+    // What a subrequest has passed on is sent with its main request, which ends after it.
+    let is_lane_busy = if request.is_main() { lane.is_busy() } else { lane.is_kept() };
+    let is_kept = progress.keeps_headers() || keeps_end || is_lane_busy || stream.io.tail().is_busy();
     request.set_buffered_here(is_kept);
     if progress.sending.get() == Sending::Held || lane.is_held() || keeps_end {
         stream.watch(request.send_timeout());

@@ -51,6 +51,13 @@ fn the_proxy_s_variables_are_written_if_they_may_be() {
 }
 
 #[test]
+fn the_rust_sdk_survives_a_refusal() {
+    let guest = Guest::new().data(8, "mem.absent").data(96, "unexpected status: ");
+    let done = check(guest, |_| (), &[case(SET, [8, 10, 32, 2], Status::Ok)]);
+    assert_eq!(done.warnings.len(), 1);
+}
+
+#[test]
 fn there_are_bounds() {
     let path = i64::try_from(MAX_PROPERTY_PATH).expect("small");
     let large = i64::try_from(MAX_PROPERTY_VALUE).expect("small");
