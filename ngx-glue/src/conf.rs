@@ -1,7 +1,9 @@
 //! The configuration: what the directives say, how locations inherit it, and what is made of it before workers start.
 
 pub(crate) mod bodies;
+pub(crate) mod calls;
 mod failure;
+mod limits;
 pub(crate) mod location;
 pub(crate) mod main;
 pub(crate) mod metrics;

@@ -5,13 +5,13 @@
 use std::ffi::CStr;
 
 use nginx_sys::{
-    NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_CONF_TAKE4,
-    NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
-    NGX_MAIN_CONF, ngx_uint_t,
+    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3,
+    NGX_CONF_TAKE4, NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF,
+    NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
 };
 
 use crate::{
-    conf::{Location, Main, Refusal},
+    conf::{Location, Main, Refusal, calls},
     content,
     ngx::conf::Conf,
 };
@@ -52,7 +52,7 @@ const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
-pub(crate) static MAIN: [Directive<Main>; 26] = [
+pub(crate) static MAIN: [Directive<Main>; 37] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -77,12 +77,31 @@ pub(crate) static MAIN: [Directive<Main>; 26] = [
     Directive::new(c"max_metric_name_length", METRICS | NGX_CONF_TAKE1, Main::max_metric_name_length),
     Directive::new(c"callbacks", METRICS | NGX_CONF_TAKE1, Main::metrics_callbacks),
     Directive::new(c"tag", METRICS | NGX_CONF_TAKE2, Main::metrics_tag),
+    Directive::new(c"calls_limit", WASM | NGX_CONF_TAKE1, Main::calls_limit),
+    Directive::new(c"call_response_limit", WASM | NGX_CONF_TAKE1, Main::call_response_limit),
+    Directive::new(c"call_timeout", WASM | NGX_CONF_TAKE1, Main::call_timeout),
+    Directive::new(
+        c"call_keepalive",
+        WASM | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
+        Main::call_keepalive,
+    ),
+    Directive::new(c"call_ssl_verify", WASM | NGX_CONF_TAKE1, Main::call_ssl_verify),
+    Directive::new(c"call_ssl_verify_depth", WASM | NGX_CONF_TAKE1, Main::call_ssl_verify_depth),
+    Directive::new(
+        c"call_ssl_trusted_certificate",
+        WASM | NGX_CONF_TAKE1,
+        Main::call_ssl_trusted_certificate,
+    ),
+    Directive::new(c"call_ssl_certificate", WASM | NGX_CONF_TAKE1, Main::call_ssl_certificate),
+    Directive::new(c"call_ssl_certificate_key", WASM | NGX_CONF_TAKE1, Main::call_ssl_certificate_key),
+    Directive::new(c"resolver", WASM | NGX_CONF_1MORE, Main::resolver),
+    Directive::new(c"resolver_timeout", WASM | NGX_CONF_TAKE1, Main::resolver_timeout),
     Directive::new(c"shm_kv", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::shm_kv),
     Directive::new(c"shm_queue", WASM | NGX_CONF_TAKE2, Main::shm_queue),
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 9] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 10] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
@@ -99,5 +118,6 @@ pub(crate) static LOCATIONS: [Directive<Location>; 9] = [
         Location::response_body_buffer,
     ),
     Directive::new(c"proxy_wasm_body_while_paused", LOCATION | NGX_CONF_TAKE1, Location::body_while_paused),
+    Directive::new(c"proxy_wasm_allow_calls", LOCATION | NGX_CONF_1MORE, calls::allow_calls),
     Directive::new(c"weir_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, content::metrics::directive),
 ];

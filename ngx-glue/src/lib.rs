@@ -15,6 +15,7 @@
 
 #![deny(unsafe_code)]
 
+mod calls;
 mod conf;
 mod content;
 mod directives;

@@ -21,6 +21,7 @@ pub(crate) mod list;
 pub(crate) mod log;
 mod memory;
 mod name;
+pub(crate) mod net;
 mod outgoing;
 mod parts;
 pub(crate) mod pool;

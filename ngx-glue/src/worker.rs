@@ -14,7 +14,8 @@ use weir_core::{
 };
 
 use crate::{
-    conf::Main,
+    calls::{Client, Settings},
+    conf::{Main, calls::AllRules},
     host::{Ngx, root::Worker},
     ngx::{
         cycle::{Cycle, Process},
@@ -31,6 +32,8 @@ pub(crate) struct Runtime {
     plans: Arc<Plans<Ngx>>,
     root: Worker,
     rules: Rules,
+    /// What is said of calls, and what of them is allowed.
+    calls: (Settings, Rc<AllRules>),
     zones: Arc<Zones>,
     running: RefCell<Option<Running>>,
 }
@@ -40,6 +43,7 @@ struct Running {
     /// By which it hears of messages.
     _watch: Option<Watch>,
     shard: Rc<Shard<Ngx>>,
+    client: Rc<Client>,
     /// Makes the epochs pass that callbacks are bounded by.
     _ticker: Ticker,
 }
@@ -61,8 +65,9 @@ impl Runtime {
         root: Worker,
         zones: Arc<Zones>,
         rules: Rules,
+        calls: (Settings, Rc<AllRules>),
     ) -> Self {
-        Self { engine, plans, root, zones, rules, running: RefCell::new(None) }
+        Self { engine, plans, root, zones, rules, calls, running: RefCell::new(None) }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
@@ -76,11 +81,15 @@ impl Runtime {
             let timers = Rc::new(Timers::default());
             let shared = Shared::new(&self.zones);
             shared.join();
+            let (settings, allowed) = &self.calls;
+            let client = Client::new(settings.clone());
             let worker = self.root.sharing(Rc::clone(&shared)).with(Rc::clone(&timers));
+            let worker = worker.calling(Rc::clone(&client), Rc::clone(allowed));
             let shard = Rc::new(Shard::with_rules(Arc::clone(&self.plans), worker, self.rules));
             timers.serve(&shard);
+            client.serve(&shard);
             shard.start();
-            *running = Some(Running { _watch: listen(&shared)?, shard, _ticker: ticker });
+            *running = Some(Running { _watch: listen(&shared)?, shard, client, _ticker: ticker });
         }
         Ok(())
     }
@@ -109,6 +118,9 @@ impl Runtime {
     fn stop(&self) {
         // Taken out first: dropping a shard ends root contexts, which may log.
         let running = self.running.take();
+        if let Some(running) = &running {
+            running.client.stop();
+        }
         drop(running);
     }
 }

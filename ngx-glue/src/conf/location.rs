@@ -20,6 +20,7 @@ use super::{
     place::Place,
 };
 use crate::{
+    calls::allow::Rules,
     host::{Ngx, stream::RequestToken},
     ngx::conf::{Conf, size},
     worker::Runtime,
@@ -34,7 +35,7 @@ pub(crate) struct Location {
 
 /// The directives of one block; after merging, with what it inherits.
 #[derive(Debug, Default, Clone)]
-struct Draft {
+pub(super) struct Draft {
     uses: Option<Uses>,
     isolation: Option<Isolation>,
     failure: Option<Policy>,
@@ -43,6 +44,8 @@ struct Draft {
     request_body: Option<Limit>,
     response_body: Option<Limit>,
     while_paused: Option<bool>,
+    /// `proxy_wasm_allow_calls`
+    pub(super) calls: Option<Rc<Rules>>,
 }
 
 /// What the `proxy_wasm` directives of one level say.
@@ -77,6 +80,8 @@ pub(crate) struct Effective {
     pub(crate) snapshot: bool,
     subrequests: bool,
     bodies: Bodies,
+    /// What filters may call.
+    pub(crate) calls: Rc<Rules>,
     /// The chain made of `uses`, and the runtime it belongs to.
     pub(crate) chain: OnceCell<(ChainId, Rc<Runtime>)>,
 }
@@ -95,6 +100,16 @@ impl Location {
     /// What holds for bodies.
     pub(crate) fn bodies(&self) -> Bodies {
         self.effective.get().map(|effective| effective.bodies).unwrap_or_default()
+    }
+
+    /// What filters of this location may call.
+    pub(crate) fn call_rules(&self) -> Option<&Rc<Rules>> {
+        self.effective.get().map(|effective| &effective.calls)
+    }
+
+    /// Lends what the block says, while it is read.
+    pub(super) fn with_draft<T>(&self, edit: impl FnOnce(&mut Draft) -> T) -> T {
+        edit(&mut self.draft.borrow_mut())
     }
 
     /// Begins the location's chain for a request; `None` where no filter runs, or this process cannot run one (which
@@ -224,6 +239,7 @@ impl Location {
                 response: draft.response_body.unwrap_or_default(),
                 while_paused: draft.while_paused.unwrap_or(false),
             },
+            calls: draft.calls.clone().unwrap_or_default(),
             chain: OnceCell::new(),
         });
         // nginx merges each block once.
@@ -246,11 +262,12 @@ impl Draft {
         self.request_body = self.request_body.or(outer.request_body);
         self.response_body = self.response_body.or(outer.response_body);
         self.while_paused = self.while_paused.or(outer.while_paused);
+        self.calls = self.calls.take().or(outer.calls);
     }
 }
 
 /// Sets what a directive says, which may stand once in a block.
-fn set_once<T>(place: &mut Option<T>, value: T, name: &str) -> Result<(), Refusal> {
+pub(super) fn set_once<T>(place: &mut Option<T>, value: T, name: &str) -> Result<(), Refusal> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(Refusal::duplicate(name)),

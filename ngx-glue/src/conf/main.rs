@@ -9,12 +9,15 @@ use std::{
 };
 
 use weir_core::{
-    engine::{Settings, Tracking, limits::LogLimit},
+    engine::Settings,
     metrics::Metrics,
     shard::{Rules, Stock},
 };
 
-use super::{Refusal, failure::Draft, location::Effective, metrics::MetricsBlock, place::Place, zones::Zone};
+use super::{
+    Refusal, calls::CallsBlock, failure::Draft, limits::Limits, location::Effective, metrics::MetricsBlock,
+    place::Place, zones::Zone,
+};
 use crate::{
     ngx::{
         conf::{self, Conf},
@@ -56,7 +59,10 @@ pub(crate) struct Block {
     pub(crate) metrics: MetricsBlock,
     /// Zones that filters share.
     pub(crate) zones: Vec<Zone>,
-    limits: Limits,
+    /// Bounds of guests.
+    pub(super) limits: Limits,
+    /// What is said of calls out.
+    pub(super) calls: CallsBlock,
     /// What is done about filters that misbehave.
     pub(super) failure: Draft,
 }
@@ -83,22 +89,6 @@ pub(crate) enum CacheChoice {
     Directory(PathBuf),
 }
 
-/// Directives with one number each; `None` where the default stands.
-#[derive(Debug, Default)]
-struct Limits {
-    memory: Option<usize>,
-    table_elements: Option<usize>,
-    stack: Option<usize>,
-    callback: Option<Duration>,
-    configuration: Option<Duration>,
-    contexts: Option<usize>,
-    deferred: Option<usize>,
-    log: Option<LogLimit>,
-    memory_reservation: Option<usize>,
-    keep_resident: Option<usize>,
-    tracking: Option<Tracking>,
-}
-
 impl Block {
     fn new(place: Place) -> Self {
         Self {
@@ -110,6 +100,7 @@ impl Block {
             metrics: MetricsBlock::default(),
             zones: Vec::new(),
             limits: Limits::default(),
+            calls: CallsBlock::default(),
             failure: Draft::default(),
         }
     }
@@ -123,24 +114,14 @@ impl Block {
     /// What the engine is made with.
     pub(crate) fn settings(&self) -> Settings {
         let mut settings = Settings::default();
-        let given = &self.limits;
         set(&mut settings.instances, self.instances.map(|(most, _)| most));
-        set(&mut settings.memory_reservation, given.memory_reservation);
-        set(&mut settings.keep_resident, given.keep_resident);
-        set(&mut settings.tracking, given.tracking);
-        set(&mut settings.limits.memory, given.memory);
-        set(&mut settings.limits.table_elements, given.table_elements);
-        set(&mut settings.limits.stack, given.stack);
-        set(&mut settings.limits.callback, given.callback);
-        set(&mut settings.limits.configuration, given.configuration);
-        set(&mut settings.limits.contexts, given.contexts);
-        set(&mut settings.limits.deferred, given.deferred);
-        set(&mut settings.limits.log, given.log);
+        self.limits.apply(&mut settings);
+        self.calls.apply(&mut settings.limits);
         settings
     }
 }
 
-fn set<T: Copy>(target: &mut T, given: Option<T>) {
+pub(super) fn set<T: Copy>(target: &mut T, given: Option<T>) {
     if let Some(value) = given {
         *target = value;
     }
@@ -154,7 +135,10 @@ impl Main {
         }
         main.block.replace(Some(Block::new(conf.place())));
         // Nothing of `main` is borrowed while nginx calls the handlers of the directives inside.
-        if conf.parse_block(crate::directives::WASM_CONTEXT) { Ok(()) } else { Err(Refusal::Logged) }
+        if !conf.parse_block(crate::directives::WASM_CONTEXT) {
+            return Err(Refusal::Logged);
+        }
+        main.begin_tls(conf)
     }
 
     /// Lends the block that is being read.
@@ -204,94 +188,6 @@ impl Main {
         main.with_block(|block| once("cache", &mut block.cache, (choice, place)))
     }
 
-    /// `memory_limit SIZE;`
-    pub(crate) fn memory_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = size("memory_limit", conf.argument(0), WASM_PAGE, 4 << 30)?;
-        main.with_block(|block| once("memory_limit", &mut block.limits.memory, value))
-    }
-
-    /// `table_limit N;`
-    pub(crate) fn table_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = number("table_limit", conf.argument(0), 1, 10_000_000)?;
-        main.with_block(|block| once("table_limit", &mut block.limits.table_elements, value))
-    }
-
-    /// `stack_limit SIZE;`
-    pub(crate) fn stack_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        // nginx runs on the stack it was started with, 8 MiB by default, and needs some of it itself.
-        let value = size("stack_limit", conf.argument(0), 64 << 10, 6 << 20)?;
-        main.with_block(|block| once("stack_limit", &mut block.limits.stack, value))
-    }
-
-    /// `callback_timeout TIME;`
-    pub(crate) fn callback_timeout(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = time("callback_timeout", conf.argument(0))?;
-        main.with_block(|block| once("callback_timeout", &mut block.limits.callback, value))
-    }
-
-    /// `configuration_timeout TIME;`
-    pub(crate) fn configuration_timeout(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = time("configuration_timeout", conf.argument(0))?;
-        main.with_block(|block| once("configuration_timeout", &mut block.limits.configuration, value))
-    }
-
-    /// `contexts_limit N;`
-    pub(crate) fn contexts_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = number("contexts_limit", conf.argument(0), 1, 10_000_000)?;
-        main.with_block(|block| once("contexts_limit", &mut block.limits.contexts, value))
-    }
-
-    /// `deferred_limit N;`
-    pub(crate) fn deferred_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = number("deferred_limit", conf.argument(0), 0, 10_000_000)?;
-        main.with_block(|block| once("deferred_limit", &mut block.limits.deferred, value))
-    }
-
-    /// `log_limit N [burst=N] | off;`
-    pub(crate) fn log_limit(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        const NAME: &str = "log_limit";
-        const MOST: u64 = 10_000_000;
-        let value = match (conf.argument(0), conf.optional(1)) {
-            (b"off", None) => LogLimit { rate: 0, burst: 0 },
-            (rate, None) => {
-                let rate = number(NAME, rate, 1, MOST)?;
-                LogLimit { rate, burst: rate }
-            }
-            (rate, Some(burst)) => {
-                let count = burst.strip_prefix(b"burst=");
-                let count = count.ok_or_else(|| invalid(NAME, burst, "\"burst=\" and a number"))?;
-                LogLimit { rate: number(NAME, rate, 1, MOST)?, burst: number(NAME, count, 1, MOST)? }
-            }
-        };
-        main.with_block(|block| once(NAME, &mut block.limits.log, value))
-    }
-
-    /// `memory_reservation SIZE;`
-    pub(crate) fn memory_reservation(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = size("memory_reservation", conf.argument(0), WASM_PAGE, 64 << 30)?;
-        main.with_block(|block| once("memory_reservation", &mut block.limits.memory_reservation, value))
-    }
-
-    /// `keep_resident SIZE;`
-    pub(crate) fn keep_resident(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = size("keep_resident", conf.argument(0), 0, 4 << 30)?;
-        main.with_block(|block| once("keep_resident", &mut block.limits.keep_resident, value))
-    }
-
-    /// `instance_reset auto | protect | scan | off;`
-    pub(crate) fn instance_reset(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = match conf.argument(0) {
-            b"auto" => Tracking::Auto,
-            b"protect" => Tracking::Protect,
-            b"scan" => Tracking::Scan,
-            b"off" => Tracking::Renew,
-            other => {
-                return Err(invalid("instance_reset", other, "\"auto\", \"protect\", \"scan\" or \"off\""));
-            }
-        };
-        main.with_block(|block| once("instance_reset", &mut block.limits.tracking, value))
-    }
-
     /// `environment NAME=VALUE;` or `environment NAME;`
     pub(crate) fn environment(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let text = text("environment", conf.argument(0))?;
@@ -320,9 +216,6 @@ impl Main {
         cycle.full_path(DEFAULT_CACHE)
     }
 }
-
-/// Bytes of one page of a guest's memory.
-const WASM_PAGE: usize = 64 << 10;
 
 pub(super) fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> Result<(), Refusal> {
     if slot.is_some() {

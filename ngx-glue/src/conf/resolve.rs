@@ -15,6 +15,7 @@ use weir_core::{
 };
 
 use super::{
+    calls::AllRules,
     location::{Effective, Use},
     main::{Block, CacheChoice, Declaration, Main, human},
     metrics,
@@ -77,7 +78,8 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
     let filters = load(block, &engine, &cache, &worker)?;
 
     let mut plans = Plans::new();
-    let mut plugins = Plugins::default();
+    let rules = Rc::new(AllRules::default());
+    let mut plugins = Plugins { known: HashMap::new(), rules: Rc::clone(&rules) };
     let mut ids = Vec::new();
     for location in locations() {
         ids.push((location, plans.add_chain(plugins.of(location, &filters)?)));
@@ -94,7 +96,14 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
         return Ok(());
     }
 
-    let runtime = Rc::new(Runtime::new(engine, Arc::new(plans), worker, zones, block.rules()));
+    let runtime = Rc::new(Runtime::new(
+        engine,
+        Arc::new(plans),
+        worker,
+        zones,
+        block.rules(),
+        (block.call_settings(), rules),
+    ));
     for (location, id) in ids {
         // Each location is in the list once, so its chain has not been set before.
         let _ = location.chain.set((id, Rc::clone(&runtime)));
@@ -173,8 +182,10 @@ fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache, worker: &Worker) -> 
 
 /// The plugins made so far. A directive that several locations inherit is one plugin, with one root context for each
 /// worker; it is known by its address, since two directives that read the same are two all the same.
-#[derive(Default)]
-struct Plugins(HashMap<(*const Use, Isolation, bool), Arc<Plugin<Ngx>>>);
+struct Plugins {
+    known: HashMap<(*const Use, Isolation, bool), Arc<Plugin<Ngx>>>,
+    rules: Rc<AllRules>,
+}
 
 impl Plugins {
     /// The plugins of a location, in order.
@@ -190,7 +201,7 @@ impl Plugins {
     ) -> Result<Arc<Plugin<Ngx>>, Failure> {
         let (isolation, snapshot) = (location.isolation, location.snapshot);
         let key = (Rc::as_ptr(one), isolation, snapshot);
-        if let Some(plugin) = self.0.get(&key) {
+        if let Some(plugin) = self.known.get(&key) {
             return Ok(Arc::clone(plugin));
         }
         let filter =
@@ -201,11 +212,11 @@ impl Plugins {
             root_id: String::new(),
             isolation,
             snapshot,
-            calls: 0,
+            calls: self.rules.number(&location.calls),
             place: one.place.to_string(),
             recorder: Recorder::default(),
         });
-        self.0.insert(key, Arc::clone(&plugin));
+        self.known.insert(key, Arc::clone(&plugin));
         Ok(plugin)
     }
 }

@@ -14,7 +14,11 @@ use weir_core::{
     shared::Shared,
 };
 
-use crate::ngx::{cycle::Cycle, timer::Timers};
+use crate::{
+    calls::Client,
+    conf::calls::AllRules,
+    ngx::{cycle::Cycle, timer::Timers},
+};
 
 /// The worker that runs, or the master while it tries out a configuration.
 #[derive(Debug, Clone)]
@@ -24,17 +28,24 @@ pub(crate) struct Worker {
     timers: Option<Rc<Timers>>,
     /// This process's part in what workers share.
     shared: Option<Rc<Shared>>,
+    /// Who makes its calls, and what is allowed; `None` in the master.
+    pub(super) calls: Option<(Rc<Client>, Rc<AllRules>)>,
 }
 
 impl Worker {
     /// The master, which tries a configuration out.
     pub(crate) const fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, timers: None, shared: None }
+        Self { metrics, timers: None, shared: None, calls: None }
     }
 
     /// The same with a part in what workers share.
     pub(crate) fn sharing(&self, shared: Rc<Shared>) -> Self {
         Self { shared: Some(shared), ..self.clone() }
+    }
+
+    /// The same with somebody who makes calls.
+    pub(crate) fn calling(&self, client: Rc<Client>, allowed: Rc<AllRules>) -> Self {
+        Self { calls: Some((client, allowed)), ..self.clone() }
     }
 
     /// The worker that runs, with timers for its root contexts.

@@ -119,6 +119,21 @@ static mut ngx_event_timer_rbtree: ngx_rbtree_t = unsafe { zeroed() };
 extern "C" fn ngx_close_connection(_: *mut ngx_connection_t) {}
 
 #[unsafe(no_mangle)]
+extern "C" fn ngx_destroy_pool(_: *mut ngx_pool_t) {}
+
+#[unsafe(no_mangle)]
+extern "C" fn ngx_ssl_shutdown(_: *mut ngx_connection_t) -> ngx_int_t {
+    NGX_OK as ngx_int_t
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ngx_ssl_cleanup_ctx(_: *mut c_void) {}
+
+/// OpenSSL's, for sessions of which there are none.
+#[unsafe(no_mangle)]
+extern "C" fn SSL_SESSION_free(_: *mut c_void) {}
+
+#[unsafe(no_mangle)]
 extern "C" fn ngx_rbtree_delete(_: *mut ngx_rbtree_t, _: *mut ngx_rbtree_node_t) {}
 
 #[unsafe(no_mangle)]
