@@ -24,6 +24,7 @@ use crate::{
     instance::{Asked, Instance, Params},
     metrics::recorder::{self, Event},
     plan::{ChainId, StepPlan},
+    pool::Lease,
     shard::Inner,
 };
 
@@ -89,7 +90,7 @@ pub struct Chain<H: Host> {
     id: ChainId,
     stream: H::Stream,
     steps: Vec<Step>,
-    leases: Vec<crate::pool::Lease<H>>,
+    leases: Vec<Lease<H>>,
     /// Requests, responses.
     flows: [Flow; 2],
     policy: Policy,
@@ -312,13 +313,33 @@ impl<H: Host> Chain<H> {
         self.shard.keep_vecs(vecs);
     }
 
+    /// Headers have got past all filters: gives back the instances of those that nothing is left for, however long the
+    /// request lasts.
+    fn end_early(&mut self, direction: Direction) {
+        let plans = self.shard.pool.plans();
+        let Some(plan) = plans.chain(self.id).filter(|plan| plan.ends_early[direction as usize]) else {
+            return;
+        };
+        for (step, StepPlan { group, .. }) in self.steps.iter().zip(&plan.steps) {
+            let ends = plans.groups().get(*group).is_some_and(|group| group.ends_early[direction as usize]);
+            let Some(lease) = self.leases.get_mut(step.lease).filter(|_| ends) else { continue };
+            if lease.has_failed() {
+                continue;
+            }
+            // No other request's, and of contexts of this one's nothing is called any more.
+            self.shard.pool.give_back(std::mem::replace(lease, Lease::GivenBack));
+        }
+    }
+
     /// Does `end` to each filter's context, told whether the instance lives on; contexts of those that have failed are
     /// forgotten.
     fn end_contexts(&mut self, end: impl Fn(&mut Instance<H>, ContextId, bool) -> Result<(), Failure>) {
         for at in 0..self.steps.len() {
             let Some(step) = self.steps.get(at) else { continue };
             let (context, failed) = (step.context, step.failed);
-            let Some(lease) = self.leases.get_mut(step.lease) else { continue };
+            let Some(lease) = self.leases.get_mut(step.lease).filter(|lease| lease.is_there()) else {
+                continue;
+            };
             let lasting = lease.lasting();
             let ended = lease.with(Callback::Done, |instance| {
                 if failed || instance.has_failed() {
@@ -345,7 +366,9 @@ impl<H: Host> Chain<H> {
         }
         let (context, lease_at) = (step.context, step.lease);
         let doomed = self.failed.is_some();
-        let Some(lease) = self.leases.get_mut(lease_at) else { return Verdict::Continue };
+        let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
+            return Verdict::Continue;
+        };
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {

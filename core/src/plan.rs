@@ -80,6 +80,8 @@ pub(crate) struct ChainPlan<H: Host> {
     pub(crate) steps: Vec<StepPlan>,
     /// Bit n: some filter exports callback n.
     wants: u64,
+    /// Whether some filter's instance may be given back when the headers of requests, or of responses, have gone by.
+    pub(crate) ends_early: [bool; 2],
 }
 
 impl<H: Host> ChainPlan<H> {
@@ -140,12 +142,13 @@ impl<H: Host> Plans<H> {
         if let Some(at) = self.chains.iter().position(|chain| same(&chain.plugins, &plugins)) {
             return ChainId(at);
         }
-        let steps = plugins.iter().map(|plugin| self.step(plugin, &plugins)).collect();
+        let steps: Vec<_> = plugins.iter().map(|plugin| self.step(plugin, &plugins)).collect();
+        let ends_early = [0, 1].map(|way| steps.iter().any(|step| self.groups[step.group].ends_early[way]));
         let wants = Callback::ALL
             .iter()
             .filter(|callback| plugins.iter().any(|plugin| plugin.filter.exports(**callback)))
             .fold(0, |wants, callback| wants | 1 << *callback as u64);
-        self.chains.push(ChainPlan { plugins, steps, wants });
+        self.chains.push(ChainPlan { plugins, steps, wants, ends_early });
         ChainId(self.chains.len() - 1)
     }
 

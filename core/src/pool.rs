@@ -45,6 +45,8 @@ pub(crate) enum Lease<H: Host> {
     },
     /// The worker's: entered by one callback at a time.
     Shared(Rc<RefCell<Instance<H>>>),
+    /// It was the request's own and is so no more: there was nothing left for it to do.
+    GivenBack,
 }
 
 impl<H: Host> std::fmt::Debug for Lease<H> {
@@ -52,6 +54,7 @@ impl<H: Host> std::fmt::Debug for Lease<H> {
         f.write_str(match self {
             Self::Own { .. } => "Own",
             Self::Shared(_) => "Shared",
+            Self::GivenBack => "GivenBack",
         })
     }
 }
@@ -60,7 +63,8 @@ impl<H: Host> Lease<H> {
     /// Lends the instance.
     ///
     /// # Errors
-    /// [`Failure`] when it is being entered already: a proxy that runs filters from within a hostcall.
+    /// [`Failure`] when it is being entered already: a proxy that runs filters from within a hostcall; or when it has
+    /// been given back.
     pub(crate) fn with<R>(
         &mut self,
         callback: Callback,
@@ -72,7 +76,13 @@ impl<H: Host> Lease<H> {
                 Ok(mut instance) => Ok(lend(&mut instance)),
                 Err(_) => Err(Failure::new(callback, Cause::Host("the shared instance was entered twice"))),
             },
+            Self::GivenBack => Err(Failure::new(callback, Cause::Host("the instance has been given back"))),
         }
+    }
+
+    /// Whether there is an instance to call.
+    pub(crate) fn is_there(&self) -> bool {
+        !matches!(self, Self::GivenBack)
     }
 
     /// Whether it has failed; not known, and false, while it is entered.
@@ -80,6 +90,7 @@ impl<H: Host> Lease<H> {
         match self {
             Self::Own { instance, .. } => instance.has_failed(),
             Self::Shared(instance) => instance.try_borrow().is_ok_and(|instance| instance.has_failed()),
+            Self::GivenBack => false,
         }
     }
 
@@ -92,6 +103,7 @@ impl<H: Host> Lease<H> {
                     instance.each_stream(&mut visit);
                 }
             }
+            Self::GivenBack => {}
         }
     }
 

@@ -23,7 +23,10 @@ impl<H: Host> Chain<H> {
         match (direction, self.failed) {
             (Direction::Request, Some(status)) => Verdict::Failed { status },
             _ if self.flow(direction).headers_held => Verdict::Pause,
-            _ => Verdict::Continue,
+            _ => {
+                self.end_early(direction);
+                Verdict::Continue
+            }
         }
     }
 

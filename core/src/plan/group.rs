@@ -7,6 +7,7 @@ use std::{
 
 use super::Plugin;
 use crate::{
+    chain::Direction,
     failure::{Cause, Failure},
     filter::{Callback, Filter},
     host::Host,
@@ -23,7 +24,26 @@ pub(crate) struct Group<H: Host> {
     pub(crate) shared: bool,
     /// What its instances begin with, once one has been configured.
     pub(crate) start: OnceLock<Start>,
+    /// Whether a request's own instance has nothing left to do when the headers of requests, or of responses, have got
+    /// past all filters.
+    pub(crate) ends_early: [bool; 2],
 }
+
+/// What a guest may still be called for when a request's headers have gone by.
+const AFTER_REQUEST_HEADERS: [Callback; 12] = [
+    Callback::RequestBody,
+    Callback::RequestTrailers,
+    Callback::ResponseHeaders,
+    Callback::ResponseBody,
+    Callback::ResponseTrailers,
+    Callback::HttpCallResponse,
+    Callback::GrpcReceive,
+    Callback::GrpcClose,
+    Callback::ForeignFunction,
+    Callback::Done,
+    Callback::Log,
+    Callback::Delete,
+];
 
 /// What the instances of a group begin with.
 #[derive(Debug)]
@@ -49,7 +69,15 @@ const LASTING: &str = "what its root context waits for is each worker's own";
 impl<H: Host> Group<H> {
     /// A group of which nothing has been configured yet.
     pub(crate) fn new(filter: Arc<Filter<H>>, plugins: Vec<Arc<Plugin<H>>>, shared: bool) -> Self {
-        Self { filter, plugins, shared, start: OnceLock::new() }
+        let ends = |after: Direction| {
+            let is_over = |callback: Callback| {
+                callback == Callback::ResponseHeaders && after == Direction::Response
+                    || !filter.exports(callback)
+            };
+            !shared && AFTER_REQUEST_HEADERS.into_iter().all(is_over)
+        };
+        let ends_early = [Direction::Request, Direction::Response].map(ends);
+        Self { filter, plugins, shared, start: OnceLock::new(), ends_early }
     }
 
     /// Configures an instance, if that has not been done, and takes a snapshot of it.

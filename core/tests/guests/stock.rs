@@ -78,3 +78,41 @@ fn spare_instances_are_made_when_there_is_time() {
     drop(bench.begin(&bench.request()));
     assert!(!bench.worker.take_idle(), "another one is left");
 }
+
+/// A response may take hours: an instance that has nothing more to do serves others meanwhile.
+#[test]
+fn what_has_nothing_left_to_do_comes_back_early() {
+    use weir_core::{chain::Verdict, filter::Callback};
+
+    let seen = |callbacks: &[Callback]| {
+        let guest = callbacks.iter().fold(Guest::new(), |guest, callback| {
+            guest.on(*callback, [crate::support::wat("i32.const 0 drop")])
+        });
+        let bench = guest.bench_in(&Settings { instances: 1, ..settings() }, Isolation::Stream);
+        let room = || bench.shard.has_room(bench.id);
+        let waits = bench.request();
+        let mut chain = bench.begin(&bench.request());
+        bench.shard.wait(&waits);
+        let mut rooms = vec![room()];
+        for direction in [Direction::Request, Direction::Response] {
+            assert_eq!(chain.headers(direction, false), Verdict::Continue);
+            rooms.push(room());
+            assert_eq!(was_told(&waits), rooms[rooms.len() - 1] && !rooms[rooms.len() - 2]);
+            if room() {
+                // Another request comes and goes.
+                bench.serve(&bench.request());
+            }
+            assert_eq!(chain.body(direction, true), Verdict::Continue);
+        }
+        drop(chain);
+        assert!(room());
+        rooms
+    };
+    assert_eq!(seen(&[Callback::RequestHeaders]), [false, true, true]);
+    assert_eq!(seen(&[Callback::RequestHeaders, Callback::ResponseHeaders]), [false, false, true]);
+    for later in
+        [Callback::RequestBody, Callback::ResponseBody, Callback::Log, Callback::Done, Callback::Delete]
+    {
+        assert_eq!(seen(&[Callback::RequestHeaders, later]), [false, false, false], "{later:?}");
+    }
+}
