@@ -159,7 +159,7 @@ impl<H: Host> Chain<H> {
         let (created, asked) = lease.with(Callback::ContextCreate, |instance| {
             (instance.create_stream(step.root, at, &self.stream), instance.asked())
         })?;
-        if created.is_err() && asked.local_response.is_some() {
+        if created.is_err() && asked.local_response != ContextId::NONE {
             self.stream.withdraw_local_response();
         }
         self.steps[at].context = created?;
@@ -414,8 +414,9 @@ impl<H: Host> Chain<H> {
 
     /// Whether `context` of the instance in that lease is this request's. What is asked in the context of another
     /// request is recorded with that one's host, and nothing that this one's proxy could do.
-    fn is_ours(&self, lease: usize, context: Option<ContextId>) -> bool {
-        context.is_some_and(|id| self.steps.iter().any(|step| step.lease == lease && step.context == id))
+    fn is_ours(&self, lease: usize, context: ContextId) -> bool {
+        let is_it = |step: &Step| step.lease == lease && step.context == context;
+        context != ContextId::NONE && self.steps.iter().any(is_it)
     }
 
     /// A local response is on its way: it does not go through the filter that sent it (number `at`), nor through those

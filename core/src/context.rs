@@ -4,11 +4,11 @@
 //! and are never given an id that was used before. The table holds only handles: a stream context that outlives its
 //! request (a deferred `on_done`) has none any more.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
+
+mod streams;
+
+use streams::Streams;
 
 use crate::plan::Plugin;
 
@@ -66,30 +66,11 @@ struct Root<P> {
     queues: Vec<u32>,
 }
 
-/// Ids are made here and unique, so they need no hashing.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u32(&mut self, id: u32) {
-        // Spreads consecutive ids over the table's control bits (2^64 / golden ratio).
-        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// The contexts of one instance. `P` is what a directive is known by, `S` a handle of a request.
 #[derive(Debug)]
 pub(crate) struct Contexts<S, P> {
     roots: Vec<Root<P>>,
-    streams: HashMap<u32, StreamContext<S>, BuildHasherDefault<IdHasher>>,
+    streams: Streams<StreamContext<S>>,
     next: u32,
     effective: ContextId,
     /// How many stream contexts are [`Life::Done`] and wait for their end.
@@ -105,7 +86,7 @@ impl<S, P> Contexts<S, P> {
     pub(crate) fn new() -> Self {
         Self {
             roots: Vec::new(),
-            streams: HashMap::default(),
+            streams: Streams::default(),
             next: 1,
             effective: ContextId::NONE,
             completed: 0,
@@ -125,7 +106,7 @@ impl<S, P> Contexts<S, P> {
 
     /// The request of stream context `id` goes, the context stays.
     pub(crate) fn defer(&mut self, id: ContextId) {
-        let gone = self.streams.get_mut(&id.0).and_then(|stream| stream.host.take());
+        let gone = self.streams.get_mut(id.0).and_then(|stream| stream.host.take());
         self.deferred += usize::from(gone.is_some());
     }
 
@@ -153,7 +134,7 @@ impl<S, P> Contexts<S, P> {
         loop {
             let id = self.next;
             self.next = id.checked_add(1).unwrap_or(self.first_stream());
-            if !self.streams.contains_key(&id) {
+            if !self.streams.contains(id) {
                 return ContextId(id);
             }
         }
@@ -214,12 +195,12 @@ impl<S, P> Contexts<S, P> {
     }
 
     pub(crate) fn stream(&self, id: ContextId) -> Option<&StreamContext<S>> {
-        self.streams.get(&id.0)
+        self.streams.get(id.0)
     }
 
     pub(crate) fn remove_stream(&mut self, id: ContextId) {
         self.set_life(id, Life::Active);
-        if self.streams.remove(&id.0).is_some_and(|stream| stream.host.is_none()) {
+        if self.streams.remove(id.0).is_some_and(|stream| stream.host.is_none()) {
             self.deferred -= 1;
         }
         if self.effective == id {
@@ -238,7 +219,7 @@ impl<S, P> Contexts<S, P> {
 
     /// Whether there is a context of that id.
     pub(crate) fn contains(&self, id: ContextId) -> bool {
-        self.root(id).is_some() || self.streams.contains_key(&id.0)
+        self.root(id).is_some() || self.streams.contains(id.0)
     }
 
     pub(crate) fn effective(&self) -> ContextId {
@@ -264,7 +245,7 @@ impl<S, P> Contexts<S, P> {
     pub(crate) fn each_stream(&self) -> impl Iterator<Item = (ContextId, &S, usize)> {
         self.streams
             .iter()
-            .filter_map(|(id, stream)| stream.host.as_ref().map(|host| (ContextId(*id), host, stream.filter)))
+            .filter_map(|(id, stream)| stream.host.as_ref().map(|host| (ContextId(id), host, stream.filter)))
     }
 
     /// Number of the effective context's filter in its request's chain.
@@ -274,7 +255,7 @@ impl<S, P> Contexts<S, P> {
 
     /// `proxy_done`: the effective context, if it is ending, is done. False when it is not ending.
     pub(crate) fn complete_effective(&mut self) -> bool {
-        match self.streams.get_mut(&self.effective.0) {
+        match self.streams.get_mut(self.effective.0) {
             Some(stream) if stream.life == Life::Ending => {
                 stream.life = Life::Done;
                 self.completed += 1;
@@ -286,13 +267,13 @@ impl<S, P> Contexts<S, P> {
 
     /// The oldest stream context whose `on_done` has deferred.
     pub(crate) fn next_deferred(&self) -> Option<ContextId> {
-        let ending = |(_, stream): &(&u32, &StreamContext<S>)| stream.life != Life::Active;
-        self.streams.iter().filter(ending).map(|(id, _)| ContextId(*id)).min()
+        let ending = |(_, stream): &(u32, &StreamContext<S>)| stream.life != Life::Active;
+        self.streams.iter().filter(ending).map(|(id, _)| ContextId(id)).min()
     }
 
     /// Sets how far stream context `id` is.
     pub(crate) fn set_life(&mut self, id: ContextId, life: Life) {
-        if let Some(stream) = self.streams.get_mut(&id.0) {
+        if let Some(stream) = self.streams.get_mut(id.0) {
             if stream.life == Life::Done {
                 self.completed = self.completed.saturating_sub(1);
             }
@@ -308,8 +289,8 @@ impl<S, P> Contexts<S, P> {
         if self.completed == 0 {
             return None;
         }
-        let done = |(_, stream): &(&u32, &StreamContext<S>)| stream.life == Life::Done;
-        self.streams.iter().find(done).map(|(id, _)| ContextId(*id))
+        let done = |(_, stream): &(u32, &StreamContext<S>)| stream.life == Life::Done;
+        self.streams.iter().find(done).map(|(id, _)| ContextId(id))
     }
 }
 

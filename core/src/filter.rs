@@ -27,7 +27,7 @@ use crate::{
 pub mod exports;
 pub mod inspect;
 pub(crate) mod instrument;
-mod quota;
+pub(crate) mod quota;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;

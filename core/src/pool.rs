@@ -264,10 +264,15 @@ impl<H: Host> Pool<H> {
         }
     }
 
-    /// Whether each of `groups` can have an instance for a request.
-    pub(crate) fn has_room(&self, groups: impl Iterator<Item = usize>) -> bool {
-        let own = groups.filter(|group| self.plans.groups().get(*group).is_some_and(|plan| !plan.shared));
-        self.books.has_room(own.count())
+    /// Whether each of `groups`, of which there are `most` at the most, can have an instance for a request.
+    pub(crate) fn has_room<G: Iterator<Item = usize>>(
+        &self,
+        most: usize,
+        groups: impl FnOnce() -> G,
+    ) -> bool {
+        let is_own = |group: &usize| self.plans.groups().get(*group).is_some_and(|plan| !plan.shared);
+        // Commonly there is enough for all of them, whatever they are.
+        self.books.has_room(most) || self.books.has_room(groups().filter(is_own).count())
     }
 
     /// How many instances are kept ready.

@@ -95,7 +95,7 @@ impl<H: Host> Shard<H> {
     #[must_use]
     pub fn has_room(&self, id: ChainId) -> bool {
         let pool = &self.inner.pool;
-        pool.plans().chain(id).is_none_or(|chain| pool.has_room(chain.groups()))
+        pool.plans().chain(id).is_none_or(|chain| pool.has_room(chain.steps.len(), || chain.groups()))
     }
 
     /// The longest that a request waits for an instance; zero for not at all.

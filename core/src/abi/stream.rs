@@ -84,7 +84,7 @@ pub(super) fn send_local_response<H: Host>(
         let text = format!("local response with status {status}: {}", details.escape_ascii());
         state.log(LogLevel::Info, Speaker::Weir, text.as_bytes());
     }
-    state.asked.local_response = Some(state.contexts.effective());
+    state.asked.local_response = state.contexts.effective();
     Ok(())
 }
 
@@ -117,7 +117,7 @@ pub(super) fn close_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream: i
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
     stream.close(direction)?;
     let state = caller.data_mut();
-    state.asked.close = Some(state.contexts.effective());
+    state.asked.close = state.contexts.effective();
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::{
     abi::types::LogLevel,
     context::ContextId,
     failure::{Cause, Failure},
+    filter::quota,
     host::{Host, LogLine, LogSink, RootHost, Speaker, StreamHost},
     metrics::recorder,
     pool::Lease,
@@ -60,6 +61,9 @@ impl<H: Host> Chain<H> {
 
     /// The request is over: says how many lines its filters have logged in vain, now and then.
     pub(super) fn report_dropped_lines(&self) {
+        if !quota::any_dropped() {
+            return;
+        }
         let plans = self.shard.pool.plans();
         for at in 0..self.steps.len() {
             let Some(group) = self.group(at).and_then(|group| plans.groups().get(group)) else { continue };

@@ -13,6 +13,14 @@ use crate::engine::limits::LogLimit;
 /// Least time between two notes of how many lines were dropped, ns.
 const BETWEEN_NOTES: u64 = 1_000_000_000;
 
+/// How many lines this process has dropped that have not been spoken of, of all filters.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a filter has dropped lines that have not been spoken of: only then its account need be looked at.
+pub(crate) fn any_dropped() -> bool {
+    DROPPED.load(Relaxed) != 0
+}
+
 /// The account of one filter.
 #[derive(Debug)]
 pub(crate) struct Quota {
@@ -41,6 +49,7 @@ impl Quota {
         let full = self.full.load(Relaxed).max(now);
         if full - now > each.saturating_mul(u64::from(burst.saturating_sub(1))) {
             self.dropped.fetch_add(1, Relaxed);
+            DROPPED.fetch_add(1, Relaxed);
             return false;
         }
         self.full.store(full.saturating_add(each), Relaxed);
@@ -58,7 +67,9 @@ impl Quota {
             return None;
         }
         self.noted.store(now.max(1), Relaxed);
-        Some(self.dropped.swap(0, Relaxed))
+        let dropped = self.dropped.swap(0, Relaxed);
+        DROPPED.fetch_sub(dropped, Relaxed);
+        Some(dropped)
     }
 
     /// What the log says of them.
@@ -67,9 +78,15 @@ impl Quota {
     }
 }
 
+impl Drop for Quota {
+    fn drop(&mut self) {
+        DROPPED.fetch_sub(*self.dropped.get_mut(), Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{LogLimit, Quota};
+    use super::{LogLimit, Quota, any_dropped};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -91,6 +108,7 @@ mod tests {
         let drops = |count: usize, now| assert_eq!((0..count).filter(|_| quota.take(now)).count(), 0);
         assert!(quota.take(0));
         drops(3, 0);
+        assert!(any_dropped());
         assert_eq!(quota.note(|| 0), Some(3));
         drops(2, 0);
         assert_eq!(quota.note(|| SECOND / 2), None);

@@ -58,12 +58,18 @@ impl Place {
 
 /// What a callback asked the proxy for, besides its return value, and in which context: that need not be the one that
 /// was called (`proxy_set_effective_context`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// A local response was recorded.
-    pub(crate) local_response: Option<ContextId>,
+    pub(crate) local_response: ContextId,
     /// The stream is to be closed.
-    pub(crate) close: Option<ContextId>,
+    pub(crate) close: ContextId,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { local_response: ContextId::NONE, close: ContextId::NONE }
+    }
 }
 
 impl<H: Host> std::fmt::Debug for State<H> {
