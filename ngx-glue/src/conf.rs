@@ -3,6 +3,7 @@
 pub(crate) mod bodies;
 pub(crate) mod calls;
 mod failure;
+mod foreign;
 mod limits;
 pub(crate) mod location;
 pub(crate) mod main;

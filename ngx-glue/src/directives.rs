@@ -52,7 +52,7 @@ const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
-pub(crate) static MAIN: [Directive<Main>; 37] = [
+pub(crate) static MAIN: [Directive<Main>; 50] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -98,10 +98,24 @@ pub(crate) static MAIN: [Directive<Main>; 37] = [
     Directive::new(c"resolver_timeout", WASM | NGX_CONF_TAKE1, Main::resolver_timeout),
     Directive::new(c"shm_kv", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::shm_kv),
     Directive::new(c"shm_queue", WASM | NGX_CONF_TAKE2, Main::shm_queue),
+    // What else ngx_wasm_module knows.
+    Directive::new(c"socket_connect_timeout", WASM | NGX_CONF_TAKE1, Main::foreign_socket),
+    Directive::new(c"socket_send_timeout", WASM | NGX_CONF_TAKE1, Main::foreign_socket),
+    Directive::new(c"socket_read_timeout", WASM | NGX_CONF_TAKE1, Main::foreign_socket),
+    Directive::new(c"socket_buffer_size", WASM | NGX_CONF_TAKE1, Main::foreign_socket),
+    Directive::new(c"socket_buffer_reuse", WASM | NGX_CONF_TAKE1, Main::foreign_socket),
+    Directive::new(c"socket_large_buffers", WASM | NGX_CONF_TAKE2, Main::foreign_socket),
+    Directive::new(c"backtraces", WASM | NGX_CONF_TAKE1, Main::foreign_backtraces),
+    Directive::new(c"compiler", WASM | NGX_CONF_TAKE1, Main::foreign_compiler),
+    Directive::new(c"tls_verify_cert", WASM | NGX_CONF_TAKE1, Main::foreign_verify_certificate),
+    Directive::new(c"tls_verify_host", WASM | NGX_CONF_TAKE1, Main::foreign_verify_host),
+    Directive::new(c"tls_no_verify_warn", WASM | NGX_CONF_TAKE1, Main::foreign_no_verify_warn),
+    Directive::new(c"proxy_wasm_log_dispatch_errors", WASM | NGX_CONF_TAKE1, Main::foreign_log_errors),
+    Directive::new(c"tls_trusted_certificate", WASM | NGX_CONF_TAKE1, Main::call_ssl_trusted_certificate),
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 10] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 20] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
@@ -120,4 +134,27 @@ pub(crate) static LOCATIONS: [Directive<Location>; 10] = [
     Directive::new(c"proxy_wasm_body_while_paused", LOCATION | NGX_CONF_TAKE1, Location::body_while_paused),
     Directive::new(c"proxy_wasm_allow_calls", LOCATION | NGX_CONF_1MORE, calls::allow_calls),
     Directive::new(c"weir_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, content::metrics::directive),
+    // What else ngx_wasm_module knows.
+    Directive::new(c"wasm_socket_connect_timeout", LOCATION | NGX_CONF_TAKE1, Location::foreign_socket),
+    Directive::new(c"wasm_socket_send_timeout", LOCATION | NGX_CONF_TAKE1, Location::foreign_socket),
+    Directive::new(c"wasm_socket_read_timeout", LOCATION | NGX_CONF_TAKE1, Location::foreign_socket),
+    Directive::new(c"wasm_socket_buffer_size", LOCATION | NGX_CONF_TAKE1, Location::foreign_socket),
+    Directive::new(c"wasm_socket_buffer_reuse", LOCATION | NGX_CONF_TAKE1, Location::foreign_socket),
+    Directive::new(c"wasm_socket_large_buffers", LOCATION | NGX_CONF_TAKE2, Location::foreign_socket),
+    Directive::new(
+        c"wasm_response_body_buffers",
+        LOCATION | NGX_CONF_TAKE2,
+        Location::foreign_response_buffers,
+    ),
+    Directive::new(
+        c"proxy_wasm_log_dispatch_errors",
+        LOCATION | NGX_CONF_TAKE1,
+        Location::foreign_log_errors,
+    ),
+    Directive::new(
+        c"proxy_wasm_request_headers_in_access",
+        LOCATION | NGX_CONF_TAKE1,
+        Location::foreign_in_access,
+    ),
+    Directive::new(c"wasm_call", LOCATION | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Location::foreign_call),
 ];

@@ -397,3 +397,53 @@ fn odd_characters_in_messages() {
     assert!(message.contains(&ended.place("module broken")), "{}", ended.stderr);
     assert!(!ended.stderr.contains('\u{1b}'), "{:?}", ended.stderr);
 }
+
+/// A configuration for ngx_wasm_module is read: what has no effect is said, line by line.
+#[test]
+fn directives_of_ngx_wasm_module() {
+    let conf = Conf::new()
+        .guest("noop")
+        .wasm(
+            "backtraces on; compiler cranelift; resolver 127.0.0.1; resolver_timeout 5s;
+             tls_verify_cert off; tls_verify_host on;
+             socket_connect_timeout 5s;
+             socket_large_buffers 4 8k;
+             tls_no_verify_warn on;
+             proxy_wasm_log_dispatch_errors on;",
+        )
+        .http("wasm_socket_read_timeout 1s; wasm_response_body_buffers 4 64k;")
+        .server(
+            "location / {
+                 proxy_wasm noop; proxy_wasm_log_dispatch_errors off;
+                 proxy_wasm_request_headers_in_access on;
+                 return 200 x; }",
+        );
+    let checked = Nginx::check(&conf);
+    assert!(checked.status.success(), "{}", checked.stderr);
+    let warnings: Vec<&str> = checked.stderr.lines().filter(|line| line.contains("[warn]")).collect();
+    let expected = [
+        ("socket_connect_timeout", "\"call_timeout\""),
+        ("socket_large_buffers", "\"call_response_limit\""),
+        ("tls_no_verify_warn", "\"call_ssl_verify off\""),
+        ("wasm_socket_read_timeout", "\"call_timeout\""),
+        ("proxy_wasm_log_dispatch_errors off", "once for a burst"),
+        ("proxy_wasm_request_headers_in_access", "rewrite phase"),
+    ];
+    for (directive, instead) in expected {
+        let name = directive.split_whitespace().next().expect("a name");
+        let place = checked.place(directive);
+        let found =
+            warnings.iter().find(|line| line.contains(&format!("\"{name}\"")) && line.contains(&place));
+        assert!(found.is_some_and(|line| line.contains(instead)), "{directive} at {place}: {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    assert_refused([
+        case("a compiler", Conf::new().wasm("compiler llvm;"), "compiler llvm", &["\"cranelift\""]),
+        case(
+            "a function",
+            Conf::new().server("location / { wasm_call rewrite a b; }"),
+            "wasm_call",
+            &["Proxy-Wasm filters"],
+        ),
+    ]);
+}

@@ -211,6 +211,12 @@ impl Location {
         set_once(&mut location.draft.borrow_mut().response_body, limit(conf, NAME, "502")?, NAME)
     }
 
+    /// A filter may hold `size` bytes of a response's body; of more it does not see the rest together. `name` is the
+    /// directive that says so.
+    pub(super) fn hold_responses(&self, size: usize, name: &str) -> Result<(), Refusal> {
+        set_once(&mut self.draft.borrow_mut().response_body, Limit { size, stream: true }, name)
+    }
+
     /// `proxy_wasm_body_while_paused on | off;`
     pub(crate) fn body_while_paused(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         const NAME: &str = "proxy_wasm_body_while_paused";

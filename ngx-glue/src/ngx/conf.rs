@@ -48,6 +48,11 @@ impl<'a> Conf<'a> {
         unsafe { array.as_slice() }
     }
 
+    /// The directive's name.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.words().first().map(ngx_str_t::as_bytes).unwrap_or_default()
+    }
+
     /// Argument number `index`, from 0; empty when there is none, which the directive's table rules out.
     pub(crate) fn argument(&self, index: usize) -> &[u8] {
         self.optional(index).unwrap_or_default()
@@ -78,6 +83,11 @@ impl<'a> Conf<'a> {
     /// Logs `[emerg] message in FILE:LINE`, nginx's form.
     pub(crate) fn emerg(&self, message: &str) {
         place::report(&self.place(), message, |line| self.log().write(Level::Emerg, line));
+    }
+
+    /// Logs `[warn] message in FILE:LINE`.
+    pub(crate) fn warn(&self, message: &str) {
+        place::report(&self.place(), message, |line| self.log().write(Level::Warn, line));
     }
 
     /// The cycle that is being made.
