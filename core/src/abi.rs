@@ -1,7 +1,6 @@
 //! The table of all host functions, from which the linker and the support table in docs/ABI.md are made.
 //!
-//! One row for each function of each version of the ABI, and for all of WASI preview 1. What is not implemented yet
-//! is a row too, marked missing: it links, so that modules load, and answers UNIMPLEMENTED with one warning.
+//! One row for each function of each version of the ABI, and for all of WASI preview 1.
 
 use wasmtime::{Caller, ExternType, FuncType, Linker, Module, ValType};
 
@@ -14,19 +13,24 @@ pub mod status;
 pub mod types;
 
 mod buffers;
+mod calls;
 mod clock;
+mod foreign;
+mod grpc;
+mod http_call;
 mod lifecycle;
 mod log;
 mod maps;
 pub(crate) mod memory;
 mod metrics;
+mod proto;
 mod shared_data;
 mod shared_queue;
 mod stream;
 mod timers;
 
 pub use status::Status;
-use status::{Hostcall, answer};
+use status::answer;
 pub use stream::LocalHeaders;
 
 /// Versions of the ABI that list a function.
@@ -53,8 +57,6 @@ pub enum Support {
     Full,
     /// Answers the errno that says that there is no such thing here; nothing more is promised.
     Refuses,
-    /// Not there yet: UNIMPLEMENTED and a warning.
-    Missing,
 }
 
 /// One host function.
@@ -94,7 +96,7 @@ const WASI: &str = "wasi_snapshot_preview1";
 /// The name it had before; modules built then still import from it.
 const WASI_UNSTABLE: &str = "wasi_unstable";
 
-/// Rows of the table: `full` and `wasi` rows name the function that does the work, `missing` rows what they wait for.
+/// Rows of the table: `full`, `void` and `wasi` rows name the function that does the work.
 macro_rules! rows {
     ($rows:ident; $($kind:ident $versions:ident $name:ident ($($arg:ident: $ty:ident),*) $does:tt $(. $more:ident)* $note:literal;)+) => {
         $($rows.push(rows!(@$kind $versions $name ($($arg: $ty),*) $does $(. $more)* $note));)+
@@ -117,18 +119,6 @@ macro_rules! rows {
             link: |linker, module, name| {
                 linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
                     answer($room::$does(&mut caller, $($arg),*)).map(|_| ())
-                }).map(|_| ())
-            },
-        }
-    };
-    (@missing $versions:ident $name:ident ($($arg:ident: $ty:ident),*) - $note:literal) => {
-        Entry::<H> {
-            module: ENV, name: stringify!($name), params: &[$(stringify!($ty)),*], returns: true,
-            versions: Versions::$versions, support: Support::Missing, note: $note,
-            link: |linker, module, name| {
-                linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
-                    let _ = ($($arg,)*);
-                    answer(missing(&mut caller, stringify!($name)))
                 }).map(|_| ())
             },
         }
@@ -199,19 +189,22 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         void Only010 proxy_continue_response() stream.continue_response "as the specification's text has it";
         full Only010 proxy_clear_route_cache() stream.clear_route_cache
             "accepted in every version; a location that was chosen stays chosen";
-        missing All proxy_get_status(return_code: i32, return_data: i32, return_size: i32) - "calls out";
+        full All proxy_get_status(return_code: i32, return_data: i32, return_size: i32) calls.get_status
+            "in `on_grpc_close`, and in `on_http_call_response` of a call that failed (11 and the word); else 0";
         full All proxy_send_local_response(status: i32, details: i32, details_size: i32, body: i32, body_size: i32,
             headers: i32, headers_size: i32, grpc_status: i32) stream.send_local_response "";
-        missing All proxy_http_call(upstream: i32, upstream_size: i32, headers: i32, headers_size: i32, body: i32,
-            body_size: i32, trailers: i32, trailers_size: i32, timeout: i32, return_call: i32) - "calls out";
-        missing All proxy_grpc_call(upstream: i32, upstream_size: i32, service: i32, service_size: i32, method: i32,
+        full All proxy_http_call(upstream: i32, upstream_size: i32, headers: i32, headers_size: i32, body: i32,
+            body_size: i32, trailers: i32, trailers_size: i32, timeout: i32, return_call: i32) http_call.http_call
+            "see Calls below";
+        full All proxy_grpc_call(upstream: i32, upstream_size: i32, service: i32, service_size: i32, method: i32,
             method_size: i32, metadata: i32, metadata_size: i32, message: i32, message_size: i32, timeout: i32,
-            return_call: i32) - "calls out";
-        missing All proxy_grpc_stream(upstream: i32, upstream_size: i32, service: i32, service_size: i32, method: i32,
-            method_size: i32, metadata: i32, metadata_size: i32, return_stream: i32) - "calls out";
-        missing All proxy_grpc_send(stream: i32, message: i32, message_size: i32, end_stream: i32) - "calls out";
-        missing All proxy_grpc_cancel(call: i32) - "calls out";
-        missing All proxy_grpc_close(call: i32) - "calls out";
+            return_call: i32) grpc.grpc_call "one message each way; `on_grpc_receive` or `on_grpc_close` is called";
+        full All proxy_grpc_stream(upstream: i32, upstream_size: i32, service: i32, service_size: i32, method: i32,
+            method_size: i32, metadata: i32, metadata_size: i32, return_stream: i32) grpc.grpc_stream "";
+        full All proxy_grpc_send(stream: i32, message: i32, message_size: i32, end_stream: i32) grpc.grpc_send "";
+        full All proxy_grpc_cancel(call: i32) grpc.grpc_cancel "";
+        full All proxy_grpc_close(call: i32) grpc.grpc_close
+            "closes the guest's side of a stream; cancels a call";
         full All proxy_set_shared_data(key: i32, key_size: i32, value: i32, value_size: i32, cas: i32)
             shared_data.set_shared_data "keys to 64 KiB, values to 1 MiB; a null value makes the entry empty and lets \
              it go when room is wanted";
@@ -237,8 +230,8 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
             properties.get_property "see the list of properties below";
         full All proxy_set_property(path: i32, path_size: i32, value: i32, value_size: i32)
             properties.set_property "kept for the stream, seen by the filters after it; ngx.NAME sets nginx's variable";
-        missing All proxy_call_foreign_function(name: i32, name_size: i32, arguments: i32, arguments_size: i32,
-            return_data: i32, return_size: i32) - "foreign functions";
+        full All proxy_call_foreign_function(name: i32, name_size: i32, arguments: i32, arguments_size: i32,
+            return_data: i32, return_size: i32) foreign.call_foreign_function "see docs/FOREIGN.md";
         void Runtime emscripten_notify_memory_growth(memory: i32) lifecycle.notify_memory_growth "nothing to do";
         void Runtime abort(message: i32, file: i32, line: i32, column: i32) lifecycle.abort
             "AssemblyScript: logged, and ends the instance";
@@ -321,15 +314,6 @@ fn wasi_rows<H: Host>(rows: &mut Vec<Entry<H>>) {
                 .map(|_| ())
         },
     });
-}
-
-/// A function that is listed as missing was called.
-fn missing<H: Host>(caller: &mut Caller<'_, State<H>>, name: &str) -> Hostcall {
-    let state = caller.data_mut();
-    if !std::mem::replace(&mut state.warned_missing, true) {
-        state.warn(&format!("called {name}, which is not implemented: see docs/ABI.md"));
-    }
-    Err(Status::Unimplemented.into())
 }
 
 /// A linker that has what one module imports.

@@ -323,7 +323,7 @@ impl<H: Host> Chain<H> {
         for (step, StepPlan { group, .. }) in self.steps.iter().zip(&plan.steps) {
             let ends = plans.groups().get(*group).is_some_and(|group| group.ends_early[direction as usize]);
             let Some(lease) = self.leases.get_mut(step.lease).filter(|_| ends) else { continue };
-            if lease.has_failed() {
+            if lease.has_failed() || lease.has_calls() {
                 continue;
             }
             // No other request's, and of contexts of this one's nothing is called any more.

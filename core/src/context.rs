@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::{host::calls::CallToken, plan::Plugin};
+
+mod calls;
 mod streams;
 
+pub(crate) use streams::IdHasher;
 use streams::Streams;
-
-use crate::plan::Plugin;
 
 /// Number of a context, unique in its instance. 0 is nobody: the parent of root contexts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ pub(crate) struct StreamContext<S> {
     /// The request, until it is gone.
     pub(crate) host: Option<S>,
     pub(crate) life: Life,
+    /// Calls that it waits for.
+    calls: Vec<CallToken>,
 }
 
 /// One root context.
@@ -64,6 +68,8 @@ struct Root<P> {
     tick: u32,
     /// Queues whose messages it is told of.
     queues: Vec<u32>,
+    /// Calls that it waits for.
+    calls: Vec<CallToken>,
 }
 
 /// The contexts of one instance. `P` is what a directive is known by, `S` a handle of a request.
@@ -77,6 +83,8 @@ pub(crate) struct Contexts<S, P> {
     completed: u32,
     /// How many stream contexts have outlived their request.
     deferred: usize,
+    /// How many calls are waited for.
+    calls: usize,
 }
 
 /// The contexts of an instance on host `H`.
@@ -91,6 +99,7 @@ impl<S, P> Contexts<S, P> {
             effective: ContextId::NONE,
             completed: 0,
             deferred: 0,
+            calls: 0,
         }
     }
 
@@ -112,7 +121,7 @@ impl<S, P> Contexts<S, P> {
 
     /// A new root context for `plugin`. Roots are made before any stream.
     pub(crate) fn add_root(&mut self, plugin: P) -> ContextId {
-        self.roots.push(Root { plugin, tick: 0, queues: Vec::new() });
+        self.roots.push(Root { plugin, tick: 0, queues: Vec::new(), calls: Vec::new() });
         self.next = self.first_stream();
         Self::root_id(self.roots.len() - 1)
     }
@@ -120,7 +129,8 @@ impl<S, P> Contexts<S, P> {
     /// A new stream context under `root`.
     pub(crate) fn add_stream(&mut self, root: ContextId, filter: usize, host: S) -> ContextId {
         let id = self.take_id();
-        self.streams.insert(id.0, StreamContext { root, filter, host: Some(host), life: Life::Active });
+        let (host, life, calls) = (Some(host), Life::Active, Vec::new());
+        self.streams.insert(id.0, StreamContext { root, filter, host, life, calls });
         id
     }
 
@@ -178,7 +188,8 @@ impl<S, P> Contexts<S, P> {
 
     /// Whether root context number `index` waits for something that comes later, outside any request.
     pub(crate) fn root_lasts(&self, index: usize) -> bool {
-        self.tick(index) > 0 || self.queue(index, 0).is_some()
+        let has_calls = self.roots.get(index).is_some_and(|root| !root.calls.is_empty());
+        self.tick(index) > 0 || self.queue(index, 0).is_some() || has_calls
     }
 
     /// Root context number `index` has registered `queue`: no other one in this instance is told of it any more.
@@ -208,7 +219,7 @@ impl<S, P> Contexts<S, P> {
         }
     }
 
-    /// Forgets every stream context: ids start again behind the roots, as in a new instance.
+    /// Forgets every stream context, none of which waits for calls any more: ids start again behind the roots, as in a new instance.
     pub(crate) fn reset(&mut self) {
         self.streams.clear();
         self.next = self.first_stream();

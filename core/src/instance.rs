@@ -23,13 +23,15 @@ use crate::{
     pool::pristine::Pristine,
 };
 
+pub(crate) mod answer;
+mod calls;
 mod func;
 mod make;
 mod state;
 
 use func::{Func, typed};
 pub use state::State;
-pub(crate) use state::{Asked, Place};
+pub(crate) use state::{Asked, Home, Place};
 
 /// Parameters of a callback; those that the guest's function does not take are left out.
 pub(crate) type Params = [i32; 5];
@@ -160,10 +162,14 @@ impl<H: Host> Instance<H> {
         self.delete_stream(id)
     }
 
-    /// Ends stream context `id` if its `on_done` has deferred and `proxy_done` has not come: the instance ends, and
-    /// nothing is left to wait for.
+    /// Ends stream context `id`, whose request is gone, if its `on_done` has deferred and `proxy_done` has not come: the
+    /// instance ends, and nothing is left to wait for. If it waits for calls the instance stays until they are answered.
     pub(crate) fn end_deferred(&mut self, id: ContextId) -> Result<(), Failure> {
-        let contexts = &self.store.data().contexts;
+        let contexts = &mut self.store.data_mut().contexts;
+        if contexts.waits(id) {
+            contexts.defer(id);
+            return Ok(());
+        }
         if contexts.stream(id).is_some() { self.delete_stream(id) } else { Ok(()) }
     }
 
@@ -183,9 +189,7 @@ impl<H: Host> Instance<H> {
     /// # Errors
     /// The first [`Failure`]: the instance is not entered again.
     pub(crate) fn end_roots(&mut self) -> Result<(), Failure> {
-        while let Some(id) = self.store.data().contexts.next_deferred() {
-            self.delete_stream(id)?;
-        }
+        self.end_deferred_streams()?;
         for root in 0..self.store.data().contexts.roots() {
             for callback in [Callback::Done, Callback::Delete] {
                 self.enter_root(callback, root, [0; 4])?;
@@ -194,12 +198,21 @@ impl<H: Host> Instance<H> {
         Ok(())
     }
 
+    /// Ends each stream context whose `on_done` has deferred.
+    fn end_deferred_streams(&mut self) -> Result<(), Failure> {
+        while let Some(id) = self.store.data().contexts.next_deferred() {
+            self.delete_stream(id)?;
+        }
+        Ok(())
+    }
+
     fn set_life(&mut self, id: ContextId, life: Life) {
         self.store.data_mut().contexts.set_life(id, life);
     }
 
-    /// Drops stream context `id` without a word to the guest.
+    /// Drops stream context `id` without a word to the guest; its calls are cancelled.
     pub(crate) fn forget_stream(&mut self, id: ContextId) {
+        self.end_calls_of(id);
         self.store.data_mut().contexts.remove_stream(id);
     }
 

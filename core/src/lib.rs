@@ -34,5 +34,6 @@ pub mod shared;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+mod calls;
 mod pool;
 mod wasi;

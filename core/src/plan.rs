@@ -20,6 +20,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, Speaker},
+    instance::Home,
     metrics::recorder::Recorder,
     pool::image::Images,
 };
@@ -223,6 +224,7 @@ impl<H: Host> Plans<H> {
             refusal(first, (None, Failure::new(Callback::Initialize, cause)))
         };
         let mut images = Images::new().map_err(system)?;
+        let home = Home { root: root.clone(), calls: None };
         let ticker = engine.ticker().map_err(system)?;
         loop {
             let mut lasting = Vec::new();
@@ -232,7 +234,7 @@ impl<H: Host> Plans<H> {
                     group.leave_to_workers();
                     continue;
                 }
-                let start = group.rehearse(root, &mut images).map_err(|failure| refusal(group, failure))?;
+                let start = group.rehearse(&home, &mut images).map_err(|failure| refusal(group, failure))?;
                 let decides = |plugin: &&Arc<Plugin<H>>| plugin.isolation == Isolation::Auto && !group.shared;
                 lasting.extend(start.lasting(&group.plugins).filter(decides).cloned());
             }

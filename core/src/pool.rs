@@ -1,7 +1,8 @@
 //! Check-out and return of instances.
 //!
 //! ```text
-//!   begin ──► check_out ──► Lease ── callbacks ──► give_back
+//!   begin ──► check_out ──► Lease ── callbacks ──► give_back ──► parked, while
+//!                                                      │         its calls live
 //!                │            │                        │
 //!        own: the one that    │              own: reset in place to what
 //!        was used last, or    │              it was after configuration,
@@ -14,6 +15,7 @@
 //! Nothing outside this room knows which of both a lease is, or how an own one is put back ([`pristine`]).
 
 pub(crate) mod image;
+mod parked;
 pub(crate) mod pristine;
 mod protect;
 mod scan;
@@ -24,15 +26,18 @@ pub(crate) mod tracker;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use crate::{
-    abi::types::LogLevel,
     context::ContextId,
     failure::{Cause, Failure},
     filter::Callback,
-    host::{Host, LogLine, LogSink, RootHost, Speaker},
-    instance::Instance,
+    host::{Host, RootHost},
+    instance::{Home, Instance},
     plan::{Plans, group::Group},
 };
+use parked::Parked;
 use stock::{Books, Stock};
+
+/// An instance where a lease, and the calls that it waits for, find it. Entered by one callback at a time.
+type Shared<H> = Rc<RefCell<Instance<H>>>;
 
 /// An instance that a chain may use until it gives it back.
 pub(crate) enum Lease<H: Host> {
@@ -41,10 +46,10 @@ pub(crate) enum Lease<H: Host> {
         /// The group it is of.
         group: usize,
         /// The instance.
-        instance: Box<Instance<H>>,
+        instance: Shared<H>,
     },
-    /// The worker's: entered by one callback at a time.
-    Shared(Rc<RefCell<Instance<H>>>),
+    /// The worker's: all requests share it.
+    Shared(Shared<H>),
     /// It was the request's own and is so no more: there was nothing left for it to do.
     GivenBack,
 }
@@ -70,13 +75,10 @@ impl<H: Host> Lease<H> {
         callback: Callback,
         lend: impl FnOnce(&mut Instance<H>) -> R,
     ) -> Result<R, Failure> {
-        match self {
-            Self::Own { instance, .. } => Ok(lend(instance)),
-            Self::Shared(instance) => match instance.try_borrow_mut() {
-                Ok(mut instance) => Ok(lend(&mut instance)),
-                Err(_) => Err(Failure::new(callback, Cause::Host("the shared instance was entered twice"))),
-            },
-            Self::GivenBack => Err(Failure::new(callback, Cause::Host("the instance has been given back"))),
+        match self.instance().map(|instance| instance.try_borrow_mut()) {
+            Some(Ok(mut instance)) => Ok(lend(&mut instance)),
+            Some(Err(_)) => Err(Failure::new(callback, Cause::Host("the instance was entered twice"))),
+            None => Err(Failure::new(callback, Cause::Host("the instance has been given back"))),
         }
     }
 
@@ -87,23 +89,27 @@ impl<H: Host> Lease<H> {
 
     /// Whether it has failed; not known, and false, while it is entered.
     pub(crate) fn has_failed(&self) -> bool {
-        match self {
-            Self::Own { instance, .. } => instance.has_failed(),
-            Self::Shared(instance) => instance.try_borrow().is_ok_and(|instance| instance.has_failed()),
-            Self::GivenBack => false,
-        }
+        let instance = self.instance().and_then(|instance| instance.try_borrow().ok());
+        instance.is_some_and(|instance| instance.has_failed())
+    }
+
+    /// Whether its contexts wait for calls.
+    pub(crate) fn has_calls(&self) -> bool {
+        let instance = self.instance().and_then(|instance| instance.try_borrow().ok());
+        instance.is_some_and(|instance| instance.has_calls())
     }
 
     /// Visits every stream context in the instance whose request lives: its id, the request, number of its filter.
     pub(crate) fn each_stream(&self, mut visit: impl FnMut(ContextId, &H::Stream, usize)) {
+        if let Some(Ok(instance)) = self.instance().map(|instance| instance.try_borrow()) {
+            instance.each_stream(&mut visit);
+        }
+    }
+
+    fn instance(&self) -> Option<&Shared<H>> {
         match self {
-            Self::Own { instance, .. } => instance.each_stream(&mut visit),
-            Self::Shared(instance) => {
-                if let Ok(instance) = instance.try_borrow() {
-                    instance.each_stream(&mut visit);
-                }
-            }
-            Self::GivenBack => {}
+            Self::Own { instance, .. } | Self::Shared(instance) => Some(instance),
+            Self::GivenBack => None,
         }
     }
 
@@ -114,33 +120,31 @@ impl<H: Host> Lease<H> {
 }
 
 /// The worker's instance of a group, replaced when it has failed; none before it is needed first.
-type Resident<H> = RefCell<Option<Rc<RefCell<Instance<H>>>>>;
+type Resident<H> = RefCell<Option<Shared<H>>>;
 
 /// The instances of one worker.
 #[derive(Debug)]
 pub(crate) struct Pool<H: Host> {
     plans: Arc<Plans<H>>,
-    root: H::Root,
+    home: Home<H>,
     /// For each group the worker's own instance of it: all requests share that, or it is there for what the root
     /// contexts wait for.
     residents: Vec<Resident<H>>,
     /// For each group that is not: instances that wait for a request, the one used last at the end.
-    #[allow(
-        clippy::vec_box,
-        reason = "leases hold boxes: an instance of 1 KiB is not moved for each request"
-    )]
-    idle: Vec<RefCell<Vec<Box<Instance<H>>>>>,
+    idle: Vec<RefCell<Vec<Shared<H>>>>,
+    /// Those of requests that are over, which wait for calls.
+    parked: Parked<H>,
     stock: Stock,
     books: Books<H>,
 }
 
 impl<H: Host> Pool<H> {
-    pub(crate) fn new(plans: Arc<Plans<H>>, root: H::Root, stock: Stock) -> Self {
+    pub(crate) fn new(plans: Arc<Plans<H>>, home: Home<H>, stock: Stock) -> Self {
         let residents = plans.groups().iter().map(|_| RefCell::default()).collect();
         let idle = plans.groups().iter().map(|_| RefCell::default()).collect();
         let limit = plans.groups().first().map_or(0, |group| group.filter.engine().settings().instances);
         let books = Books::new(usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { plans, root, residents, idle, stock, books }
+        Self { plans, home, residents, idle, parked: Parked::default(), stock, books }
     }
 
     pub(crate) fn plans(&self) -> &Plans<H> {
@@ -166,7 +170,7 @@ impl<H: Host> Pool<H> {
     ///
     /// # Errors
     /// As [`check_out`](Self::check_out).
-    pub(crate) fn resident(&self, group: usize) -> Result<Rc<RefCell<Instance<H>>>, Failure> {
+    pub(crate) fn resident(&self, group: usize) -> Result<Shared<H>, Failure> {
         let missing = || Failure::new(Callback::Initialize, Cause::Host("an instance of an unknown group"));
         let resident = self.residents.get(group).ok_or_else(missing)?;
         if let Some(current) = &*resident.borrow()
@@ -176,9 +180,9 @@ impl<H: Host> Pool<H> {
             return Ok(Rc::clone(current));
         }
         let plan = self.plans.groups().get(group).ok_or_else(missing)?;
-        let mut made = plan.make_resident(&self.root)?;
+        let mut made = plan.make_resident(&self.home)?;
         made.settle(group);
-        let made = Rc::new(RefCell::new(made));
+        let made = seat(group, made);
         if resident.replace(Some(Rc::clone(&made))).is_none() {
             self.books.went_out();
         }
@@ -191,7 +195,7 @@ impl<H: Host> Pool<H> {
     }
 
     /// An instance that waits for a request of group number `group`, or a new one.
-    fn take(&self, group: usize, plan: &Group<H>) -> Result<Box<Instance<H>>, Failure> {
+    fn take(&self, group: usize, plan: &Group<H>) -> Result<Shared<H>, Failure> {
         let (idle, left) = match self.idle.get(group) {
             Some(idle) => {
                 let mut idle = idle.borrow_mut();
@@ -200,23 +204,31 @@ impl<H: Host> Pool<H> {
             None => (None, 0),
         };
         if left < self.stock.spare && self.books.want(group) {
-            self.root.when_idle();
+            self.home.root.when_idle();
         }
         match idle {
             Some(instance) => {
                 self.books.taken_up(1);
                 Ok(instance)
             }
-            None => self.make_own(plan).map(Box::new),
+            None => self.make_own(plan).map(|instance| seat(group, instance)),
         }
     }
 
-    /// Takes an instance back: one that was a request's own is kept for the next request, if it can be reset.
+    /// Takes an instance back: one that was a request's own is kept for the next request, if it can be reset and waits
+    /// for nothing any more.
     pub(crate) fn give_back(&self, lease: Lease<H>) {
-        let Lease::Own { group, mut instance } = lease else { return };
+        if let Lease::Own { group, instance } = lease {
+            self.park(group, instance);
+        }
+    }
+
+    /// Keeps `instance` for the next request, if it can be reset.
+    fn put_back(&self, group: usize, instance: Shared<H>) {
         self.books.came_back();
+        let reset = || instance.try_borrow_mut().is_ok_and(|mut instance| instance.reset());
         match self.idle.get(group) {
-            Some(idle) if idle.borrow().len() < self.stock.idle && instance.reset() => {
+            Some(idle) if idle.borrow().len() < self.stock.idle && reset() => {
                 idle.borrow_mut().push(instance);
                 self.books.laid_down(1);
             }
@@ -235,31 +247,26 @@ impl<H: Host> Pool<H> {
             && let Ok(instance) = self.make(plan)
         {
             let mut idle = idle.borrow_mut();
-            idle.push(Box::new(instance));
+            idle.push(seat(group, instance));
             self.books.laid_down(1);
             if idle.len() < self.stock.spare {
                 self.books.want(group);
             }
         }
         if self.books.is_wanted() {
-            self.root.when_idle();
+            self.home.root.when_idle();
         }
     }
 
     /// Ends the root contexts of the worker's own instances, since the worker ends.
     fn end_residents(&mut self) {
-        for (group, resident) in self.plans.groups().iter().zip(&self.residents) {
+        for (group, resident) in self.residents.iter().enumerate() {
             let Some(instance) = resident.take() else { continue };
             let ended = instance
                 .try_borrow_mut()
                 .map(|mut instance| if instance.has_failed() { Ok(()) } else { instance.end_roots() });
             if let Ok(Err(failure)) = ended {
-                self.root.log(LogLine {
-                    level: LogLevel::Error,
-                    filter: &group.filter.spec().name,
-                    speaker: Speaker::Weir,
-                    message: failure.to_string().as_bytes(),
-                });
+                self.report(group, &failure);
             }
         }
     }
@@ -300,12 +307,20 @@ impl<H: Host> Pool<H> {
     }
 
     fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
-        plan.make(&self.root)
+        plan.make(&self.home)
     }
 }
 
 impl<H: Host> Drop for Pool<H> {
     fn drop(&mut self) {
+        self.end_all_parked();
         self.end_residents();
     }
+}
+
+/// Puts `instance`, of group number `group`, where it lives.
+fn seat<H: Host>(group: usize, instance: Instance<H>) -> Shared<H> {
+    let instance = Rc::new(RefCell::new(instance));
+    instance.borrow().seat().take(group, &instance);
+    instance
 }

@@ -7,6 +7,7 @@ mod queues;
 
 use crate::{
     abi::types::LogLevel,
+    calls::Pending,
     chain::{Chain, Step, wake},
     failure::{
         Budget, Cause, Failure, Policy,
@@ -14,6 +15,7 @@ use crate::{
     },
     filter::Callback,
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
+    instance::Home,
     metrics::Metrics,
     plan::{ChainId, Plans},
     pool::{Lease, Pool},
@@ -40,6 +42,8 @@ pub struct Rules {
 #[derive(Debug)]
 pub(crate) struct Inner<H: Host> {
     pub(crate) pool: Pool<H>,
+    /// Calls that its guests have made.
+    pub(crate) calls: Rc<Pending<H>>,
     /// The worker.
     pub(crate) root: H::Root,
     /// Its metrics.
@@ -67,9 +71,11 @@ impl<H: Host> Shard<H> {
     #[must_use]
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
-        let pool = Pool::new(plans, root.clone(), rules.stock);
+        let calls = Rc::<Pending<H>>::default();
+        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)) };
+        let pool = Pool::new(plans, home, rules.stock);
         let metrics = root.metrics();
-        Self { inner: Rc::new(Inner { pool, root, metrics, suspensions, spares: RefCell::default() }) }
+        Self { inner: Rc::new(Inner { pool, calls, root, metrics, suspensions, spares: RefCell::default() }) }
     }
 
     /// The worker begins: what root contexts wait for from their configuration on, they wait for from now on.
@@ -115,11 +121,8 @@ impl<H: Host> Shard<H> {
     ///
     /// A failure has been logged; the next tick meets a new instance.
     pub fn tick(&self, root: RootId) {
-        let Inner { pool, .. } = &*self.inner;
-        let (Some(plan), Ok(trial)) = (pool.plans().groups().get(root.group), self.inner.admit(root.group))
-        else {
-            return;
-        };
+        let pool = &self.inner.pool;
+        let Ok(trial) = self.inner.admit(root.group) else { return };
         let ticked = pool.resident(root.group).and_then(|instance| {
             let entered = || Failure::new(Callback::Tick, Cause::Host("the instance was entered twice"));
             let mut instance = instance.try_borrow_mut().map_err(|_| entered())?;
@@ -131,13 +134,7 @@ impl<H: Host> Shard<H> {
             ticked
         });
         if let Err(failure) = ticked {
-            let name = &plan.filter.spec().name;
-            self.inner.report(name, &failure);
-            if failure.cause.is_own()
-                && let Some(sentence) = self.inner.charge(root.group, trial)
-            {
-                self.inner.say(name, &sentence);
-            }
+            self.inner.failed(root.group, trial, &failure);
         }
     }
 
@@ -180,6 +177,18 @@ impl<H: Host> Inner<H> {
     /// suspends it.
     pub(crate) fn charge(&self, group: usize, trial: bool) -> Option<String> {
         self.suspensions.charge(group, trial, self.root.monotonic_ns())
+    }
+
+    /// A callback outside any request has failed, in an instance of group number `group`.
+    fn failed(&self, group: usize, trial: bool, failure: &Failure) {
+        let Some(plan) = self.pool.plans().groups().get(group) else { return };
+        let name = &plan.filter.spec().name;
+        self.report(name, failure);
+        if failure.cause.is_own()
+            && let Some(sentence) = self.charge(group, trial)
+        {
+            self.say(name, &sentence);
+        }
     }
 
     /// Logs what went wrong outside any request.

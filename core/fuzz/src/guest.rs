@@ -6,7 +6,10 @@ use weir_core::{
     abi::types::MapType,
     chain::{Chain, Direction},
     filter::{AbiVersion, Filter},
-    host::{Attribute, Hold, Value},
+    host::{
+        Attribute, Hold, Value,
+        calls::{CallEvent, CallFailure, Closed, Response},
+    },
     plan::Isolation,
     shard::Shard,
     testing::{Memory, Request, Worker},
@@ -49,11 +52,14 @@ pub fn run(bytes: &[u8]) {
     let filters = vec![plugin(&witness, b"", Isolation::Stream), plugin(&guest, program, isolation)];
     let (worker, shard, id) = worker(filters);
 
-    let serve = || {
+    let mut calls = 0;
+    let mut serve = || {
         let request = request(&worker);
         let mut chain = shard.begin(id, &request);
         drive(&mut chain, &request, Input::new(events));
+        calls += answer(&worker, &shard, Input::new(events));
         chain.finish();
+        calls += answer(&worker, &shard, Input::new(events));
         end(&worker)
     };
     let first = serve();
@@ -63,10 +69,47 @@ pub fn run(bytes: &[u8]) {
         let letters: String = lines.iter().filter_map(|line| line.strip_prefix("witness ")).collect();
         assert_eq!(letters, "DLX");
     }
-    if !shared {
+    // Each call has a number of its own.
+    if !shared && calls == 0 {
         assert_eq!(second, third, "an instance that was reset is like any other");
     }
     twice(&worker, &shard, id, events);
+    if !shared {
+        // Those that were begun by what calls themselves have told.
+        while answer(&worker, &shard, Input::new(events)) > 0 {}
+        assert_eq!(shard.calls(), 0, "nothing waits for what does not come");
+    }
+}
+
+/// Tells guests something of each call that they have begun, ends it, and answers how many there were. Whether it is
+/// something that can come of such a call does not matter.
+fn answer(worker: &Worker, shard: &Shard<Memory>, mut events: Input<'_>) -> usize {
+    let calls = worker.take_calls();
+    for call in &calls {
+        let count = events.below(4);
+        for _ in 0..count {
+            let fields = || [(&b"x-b"[..], &b"1"[..])].into_iter().collect();
+            let event = match events.below(4) {
+                0 => CallEvent::InitialMetadata(fields()),
+                1 => CallEvent::TrailingMetadata(fields()),
+                _ => CallEvent::Message(vec![b'm'; events.below(64)].into()),
+            };
+            shard.called(call.token, event);
+        }
+        let last = match events.below(4) {
+            0 => CallEvent::Failed(CallFailure::Reset),
+            1 => CallEvent::Response(Response {
+                headers: [(&b":status"[..], &b"200"[..]), (b"x-b", b"2")].into_iter().collect(),
+                body: vec![vec![b'b'; events.below(64)].into()],
+                ..Response::default()
+            }),
+            2 => CallEvent::Closed(Closed { status: 0, message: b"done".to_vec(), failure: None }),
+            _ => CallEvent::Resolved(vec![std::net::Ipv4Addr::LOCALHOST.into()]),
+        };
+        shard.called(call.token, last);
+        assert!(!shard.called(call.token, CallEvent::Failed(CallFailure::Reset)), "it has ended");
+    }
+    calls.len()
 }
 
 /// Two requests at once, one of which goes away.

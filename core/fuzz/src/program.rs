@@ -111,7 +111,7 @@ pub fn witness() -> Arc<Filter<Memory>> {
 }
 
 /// Texts that mean something to host functions, and where the guest has them.
-const TEXTS: [(u32, &str); 16] = [
+const TEXTS: [(u32, &str); 32] = [
     (8, "accept"),
     (32, ":path"),
     (64, ":status"),
@@ -128,6 +128,25 @@ const TEXTS: [(u32, &str); 16] = [
     (416, "\u{1}\0\0\0\u{1}\0\0\0\u{1}\0\0\0a\0b\0"),
     (448, "\u{2}\0\0\0\u{5}\0\0\0\u{1}\0\0\0\u{1}\0\0\0\u{2}\0\0\0:path\0/\0b\0\r\n\0"),
     (512, "plugin_name"),
+    (544, "origin"),
+    (
+        576,
+        "\u{3}\0\0\0\u{7}\0\0\0\u{3}\0\0\0\u{5}\0\0\0\u{1}\0\0\0\u{a}\0\0\0\u{1}\0\0\0:method\0GET\0:path\0/\0:authority\0a\0",
+    ),
+    (672, "compress"),
+    (688, "uncompress"),
+    (704, "resolve"),
+    (720, "set_envoy_filter_state"),
+    (752, "clear_route_cache"),
+    (784, "\u{a}\u{4}name\u{12}\u{5}value"),
+    (816, "host.test"),
+    (832, "a.Service"),
+    (848, "Method"),
+    (864, "call\0error"),
+    (880, "filter_state.name"),
+    (912, "x-b"),
+    (928, "\u{a}\u{8}\u{a}\u{6}origin"),
+    (944, "\u{78}\u{1}"),
 ];
 
 /// Where the guest has the addresses and sizes of [`TEXTS`].
@@ -246,7 +265,7 @@ pub fn interpreter(version: AbiVersion, language: &str) -> String {
             (local.set $tag (call $byte))
             (if (i32.lt_u (local.get $tag) (i32.const 0x80)) (then (return (local.get $tag))))
             (if (i32.lt_u (local.get $tag) (i32.const 0xa0)) (then
-                (local.set $tag (i32.shl (i32.and (local.get $tag) (i32.const 15)) (i32.const 3)))
+                (local.set $tag (i32.shl (i32.and (local.get $tag) (i32.const 31)) (i32.const 3)))
                 (global.set $has_next (i32.const 1))
                 (global.set $next (i32.load offset={TEXT_TABLE} (i32.add (local.get $tag) (i32.const 4))))
                 (return (i32.load offset={TEXT_TABLE} (local.get $tag)))))
@@ -308,6 +327,13 @@ pub fn interpreter(version: AbiVersion, language: &str) -> String {
         (func (export "proxy_on_response_headers") (param {headers}) (result i32) (call $run (i32.const 104)))
         (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (call $run (i32.const 98)))
         (func (export "proxy_on_response_trailers") (param i32 i32) (result i32) (call $run (i32.const 116)))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32) (drop (call $run (i32.const 65))))
+        (func (export "proxy_on_grpc_receive_initial_metadata") (param i32 i32 i32) (drop (call $run (i32.const 73))))
+        (func (export "proxy_on_grpc_receive") (param i32 i32 i32) (drop (call $run (i32.const 71))))
+        (func (export "proxy_on_grpc_receive_trailing_metadata") (param i32 i32 i32)
+            (drop (call $run (i32.const 74))))
+        (func (export "proxy_on_grpc_close") (param i32 i32 i32) (drop (call $run (i32.const 75))))
+        (func (export "proxy_on_foreign_function") (param i32 i32 i32) (drop (call $run (i32.const 78))))
         (func (export "proxy_on_done") (param i32) (result i32) (i32.eqz (call $run (i32.const 68))))
         (func (export "proxy_on_log") (param i32) (drop (call $run (i32.const 76))))
         (func (export "proxy_on_delete") (param i32) (drop (call $run (i32.const 88)))))"#,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use wasmtime::Caller;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     filter::Filter,
     host::{BufferError, Buffers, Host},
-    instance::State,
+    instance::{State, answer::is_call_buffer},
     metrics::recorder::{self, Copied},
     plan::Plugin,
 };
@@ -59,7 +60,11 @@ pub(super) fn get_buffer_bytes<H: Host>(
         let bytes = configuration.bytes();
         return give(caller, bytes.get(range(bytes.len())).unwrap_or_default(), return_data, return_size);
     }
-    let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
+    let stream = caller.data().stream()?;
+    if is_call_buffer(buffer) {
+        return get_call_bytes(caller, buffer, range, return_data, return_size);
+    }
+    let stream = stream.ok_or(Status::NotFound)?;
     let range = range(stream.buffer_len(buffer).ok_or(Status::NotFound)?);
     let len = range.len();
     give_with(caller, len, return_data, return_size, |place| {
@@ -80,6 +85,33 @@ pub(super) fn get_buffer_bytes<H: Host>(
     Ok(())
 }
 
+/// The same for a buffer of a call that the callback is told of.
+fn get_call_bytes<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    buffer: BufferType,
+    range: impl FnOnce(usize) -> std::ops::Range<usize>,
+    return_data: i32,
+    return_size: i32,
+) -> Hostcall {
+    let answer = caller.data().answer.clone();
+    let pieces = answer.as_ref().and_then(|answer| answer.buffer(buffer)).ok_or(Status::NotFound)?;
+    let range = range(pieces.iter().map(Bytes::len).sum());
+    let len = range.len();
+    give_with(caller, len, return_data, return_size, |place| {
+        let (mut rest, mut at) = (place, 0);
+        for piece in pieces {
+            let start = range.start.clamp(at, at + piece.len()) - at;
+            let end = range.end.clamp(at, at + piece.len()) - at;
+            let (place, after) = rest.split_at_mut_checked(end - start).ok_or(Status::InternalFailure)?;
+            place.copy_from_slice(&piece[start..end]);
+            (rest, at) = (after, at + piece.len());
+        }
+        Ok(())
+    })?;
+    recorder::copied(caller.data(), Copied::Read, len);
+    Ok(())
+}
+
 pub(super) fn get_buffer_status<H: Host>(
     caller: &mut Caller<'_, State<H>>,
     buffer: i32,
@@ -92,8 +124,15 @@ pub(super) fn get_buffer_status<H: Host>(
             Configuration::of(caller.data(), buffer)?.bytes().len()
         }
         _ => {
-            let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
-            stream.buffer_len(buffer).ok_or(Status::NotFound)?
+            let stream = caller.data().stream()?;
+            let len = if is_call_buffer(buffer) {
+                let answer = caller.data().answer.as_ref();
+                let pieces = answer.and_then(|answer| answer.buffer(buffer));
+                pieces.map(|pieces| pieces.iter().map(Bytes::len).sum())
+            } else {
+                stream.and_then(|stream| stream.buffer_len(buffer))
+            };
+            len.ok_or(Status::NotFound)?
         }
     };
     put_u32(caller, return_size, guest_size(len)?)?;
@@ -113,7 +152,8 @@ pub(super) fn set_buffer_bytes<H: Host>(
     let stream = caller.data().stream()?;
     let (memory, state) = parts(caller)?;
     let bytes = slice(memory, data, data_size)?;
-    let result = stream.as_ref().ok_or(BufferError::Unavailable).and_then(|stream| {
+    let stream = stream.as_ref().filter(|_| !is_call_buffer(buffer));
+    let result = stream.ok_or(BufferError::Unavailable).and_then(|stream| {
         let len = stream.buffer_len(buffer).ok_or(BufferError::Unavailable)?;
         let start = (start.cast_unsigned() as usize).min(len);
         let end = start.saturating_add(size.cast_unsigned() as usize).min(len);

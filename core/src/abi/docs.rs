@@ -3,17 +3,10 @@
 use std::fmt::Write;
 
 use super::{Entry, Support, Versions, properties::ATTRIBUTES, table};
-use crate::{filter::Callback, host::Host};
-
-/// Callbacks that are known, but not called yet, and what they wait for.
-const NOT_CALLED: &[(Callback, &str)] = &[
-    (Callback::HttpCallResponse, "calls out"),
-    (Callback::GrpcReceiveInitialMetadata, "calls out"),
-    (Callback::GrpcReceive, "calls out"),
-    (Callback::GrpcReceiveTrailingMetadata, "calls out"),
-    (Callback::GrpcClose, "calls out"),
-    (Callback::ForeignFunction, "foreign functions"),
-];
+use crate::{
+    filter::Callback,
+    host::{Host, calls::CallFailure},
+};
 
 /// Callbacks that core calls when the proxy has what they are about, and which proxies have it.
 const WHERE_IT_IS: &[(Callback, &str)] =
@@ -44,6 +37,27 @@ const LIMITS: &[&str] = &[
     "Of `node.*` there is `node.id`, the name of the machine.",
 ];
 
+/// How calls out behave, in sentences.
+const CALLS: &[&str] = &[
+    "`:method`, `:path` and `:authority` are required, and must be such as can stand in a request; header names and values \
+     must not split messages: else BAD_ARGUMENT. The Host header, Content-Length and what else says how a message travels \
+     is Weir's to send. An unknown upstream, or one that the filter may not call, is BAD_ARGUMENT (PARSE_FAILURE for gRPC); \
+     more calls than `calls_limit` are INTERNAL_FAILURE. The log says what was wrong. A timeout of 0 means `call_timeout`.",
+    "What comes back is told to the context that has made the call: it is the effective one, and the callback's first \
+     parameter is its root context. Maps 4 to 7 and buffers 4 and 5 exist in that callback only, and can only be read.",
+    "A call that fails after it was begun calls `on_http_call_response` with 0 headers, 0 bytes and 0 trailers. Property \
+     `call.error` has a word for why, in that callback only.",
+    "As in Envoy, `proxy_grpc_call` is answered by `on_grpc_receive` if it was good, and else by `on_grpc_close`; there is no \
+     metadata. A stream is told of everything, and last of `on_grpc_close`. The callback for trailing metadata may be \
+     exported as `proxy_on_grpc_trailing_metadata` too. The upstream may be a serialized \
+     `envoy.config.core.v3.GrpcService`.",
+    "A call is cancelled when its context ends. One whose `on_done` has returned false waits for its calls, even in an \
+     instance of its request's own, which then ends when the last of them has been answered. A root context's call is \
+     finished, whatever becomes of requests.",
+    "A root context that makes a call in `on_vm_start` or `on_configure` lives in each worker, and makes the call there: in \
+     the master, where the configuration is tried out, the call only gets a number, from 2147483648 on.",
+];
+
 /// The text of docs/ABI.md for host `H`. The host only names types: every host has the same table.
 #[must_use]
 pub fn markdown<H: Host>() -> String {
@@ -51,9 +65,8 @@ pub fn markdown<H: Host>() -> String {
         "# What of the ABI works\n\n\
          Generated from the table in `core/src/abi.rs`; `WEIR_BLESS=1 cargo test -p weir-core --test abi_table` \
          writes it anew, and the same test fails when it is out of date.\n\n\
-         Filters for Proxy-Wasm 0.1.0, 0.2.0 and 0.2.1 load. A function marked **missing** links, so that a module \
-         that imports it loads; called, it answers UNIMPLEMENTED and warns once. An import that no version has is \
-         named in a warning when the module is loaded, and ends the instance when it is called.\n",
+         Filters for Proxy-Wasm 0.1.0, 0.2.0 and 0.2.1 load, and every function of all three works. An import that no version \
+         has is named in a warning when the module is loaded, and ends the instance when it is called.\n",
     );
     let table = table::<H>();
     let (wasi, env): (Vec<_>, Vec<_>) = table.iter().partition(|row| row.versions == Versions::Wasi);
@@ -64,10 +77,17 @@ pub fn markdown<H: Host>() -> String {
     for limit in LIMITS {
         let _ = writeln!(text, "- {limit}");
     }
+    text.push_str("\n## Calls\n\n");
+    for sentence in CALLS {
+        let _ = writeln!(text, "- {sentence}");
+    }
+    let words: Vec<_> = CallFailure::ALL.iter().map(|failure| format!("`{}`", failure.word())).collect();
+    let _ = writeln!(text, "- The words for why a call has failed: {}.", words.join(", "));
     text.push_str(
         "\n## Properties\n\nSegments are separated by NUL or dots. Integers are 8 bytes little-endian, booleans 1 byte, \
          times and durations nanoseconds. Besides these: `request.headers.NAME`, `response.headers.NAME`, \
-         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `ngx.VARIABLE`, and whatever a filter has set.\n\n",
+         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `call.error` (see Calls), `ngx.VARIABLE`, and whatever a filter \
+         has set.\n\n",
     );
     for (path, _) in ATTRIBUTES {
         let _ = writeln!(text, "- `{path}`");
@@ -89,7 +109,6 @@ fn section<H: Host>(text: &mut String, title: &str, rows: &[&Entry<H>]) {
         let state = match row.support {
             Support::Full => "works",
             Support::Refuses => "refuses",
-            Support::Missing => "**missing**",
         };
         let result = if row.returns { " → i32" } else { "" };
         let _ = writeln!(
@@ -105,14 +124,12 @@ fn section<H: Host>(text: &mut String, title: &str, rows: &[&Entry<H>]) {
 fn callbacks(text: &mut String) {
     text.push_str("\n## Callbacks\n\n| export | state | remarks |\n|---|---|---|\n");
     for callback in Callback::ALL {
-        let waits = NOT_CALLED.iter().find(|(other, _)| other == callback);
         let sometimes = WHERE_IT_IS.iter().find(|(other, _)| other == callback);
         let metadata = matches!(callback, Callback::RequestMetadata | Callback::ResponseMetadata);
-        let (state, remark) = match (waits, sometimes) {
-            (Some((_, what)), _) => ("**missing**", *what),
-            (None, Some((_, proxies))) => ("called where the proxy has them", *proxies),
-            (None, None) if metadata => ("not called", "in no version of the ABI"),
-            (None, None) => ("called", ""),
+        let (state, remark) = match sometimes {
+            Some((_, proxies)) => ("called where the proxy has them", *proxies),
+            None if metadata => ("not called", "in no version of the ABI"),
+            None => ("called", ""),
         };
         let _ = writeln!(text, "| `{}` | {state} | {remark} |", callback.name());
     }

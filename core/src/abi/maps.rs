@@ -3,6 +3,8 @@
 //! Reading a map that does not exist in a phase finds nothing; changing it is refused. Names and values that could
 //! split a response or smuggle a request never reach the proxy.
 
+use std::{borrow::Cow, rc::Rc};
+
 use wasmtime::Caller;
 
 use super::{
@@ -14,8 +16,11 @@ use super::{
 use crate::{
     engine::limits::MAX_PAIRS_BYTES,
     filter::AbiVersion,
-    host::{Host, MapError, Maps},
-    instance::State,
+    host::{Host, MapError, Maps, calls::Fields},
+    instance::{
+        State,
+        answer::{Answer, is_call_map},
+    },
 };
 
 fn map_type(raw: i32) -> Hostcall<MapType> {
@@ -24,10 +29,7 @@ fn map_type(raw: i32) -> Hostcall<MapType> {
 
 pub(super) fn get_size<H: Host>(caller: &mut Caller<'_, State<H>>, map: i32, return_size: i32) -> Hostcall {
     let map = map_type(map)?;
-    let size = match caller.data().stream()? {
-        Some(stream) if stream.has_map(map) => measure(&stream, map).bytes(),
-        _ => 0,
-    };
+    let size = view(caller.data(), map)?.map_or(0, |view| view.measure().bytes());
     put_u32(caller, return_size, guest_size(size)?)
 }
 
@@ -38,27 +40,63 @@ pub(super) fn get_pairs<H: Host>(
     return_size: i32,
 ) -> Hostcall {
     let map = map_type(map)?;
-    let stream = match caller.data().stream()? {
-        Some(stream) if stream.has_map(map) => stream,
-        _ => return give(caller, &[], return_data, return_size),
-    };
-    let measure = measure(&stream, map);
+    let Some(view) = view(caller.data(), map)? else { return give(caller, &[], return_data, return_size) };
+    let measure = view.measure();
     give_with(caller, measure.bytes(), return_data, return_size, |place| {
         let mut writer = Writer::new(place, &measure).ok_or(Status::SerializationFailure)?;
-        stream.visit(map, &mut |name, value| writer.push(name, value));
+        view.visit(&mut |name, value| writer.push(name, value));
         if writer.finish() { Ok(()) } else { Err(Status::SerializationFailure.into()) }
     })
 }
 
-fn measure(stream: &impl Maps, map: MapType) -> Measure {
-    let mut measure = Measure::default();
-    stream.visit(map, &mut |name, value| measure.add(name, value));
-    measure
+/// A map that can be read now.
+enum View<S> {
+    /// The effective context's request has it.
+    Stream(S, MapType),
+    /// It is of a call that the callback is told of.
+    Call(Rc<Answer>, MapType),
+}
+
+/// What `map` is now; `None` where there is no such map.
+fn view<H: Host>(state: &State<H>, map: MapType) -> Hostcall<Option<View<H::Stream>>> {
+    let stream = state.stream()?;
+    Ok(if is_call_map(map) {
+        let answer = state.answer.clone().filter(|answer| answer.map(map).is_some());
+        answer.map(|answer| View::Call(answer, map))
+    } else {
+        stream.filter(|stream| stream.has_map(map)).map(|stream| View::Stream(stream, map))
+    })
+}
+
+impl<S: Maps> View<S> {
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        match self {
+            Self::Stream(stream, map) => stream.visit(*map, visit),
+            Self::Call(answer, map) => {
+                let fields = answer.map(*map).into_iter().flat_map(Fields::iter);
+                fields.for_each(|(name, value)| visit(name, value));
+            }
+        }
+    }
+
+    fn measure(&self) -> Measure {
+        let mut measure = Measure::default();
+        self.visit(&mut |name, value| measure.add(name, value));
+        measure
+    }
+
+    fn value(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Stream(stream, map) => stream.value(*map, name),
+            Self::Call(answer, map) => answer.map(*map)?.value(name).map(Cow::Owned),
+        }
+    }
 }
 
 /// Every pair of `map` as the ABI serializes it: for properties that are whole maps.
 pub(super) fn serialize(stream: &impl Maps, map: MapType) -> Vec<u8> {
-    let measure = measure(stream, map);
+    let mut measure = Measure::default();
+    stream.visit(map, &mut |name, value| measure.add(name, value));
     let mut bytes = vec![0; measure.bytes()];
     if let Some(mut writer) = Writer::new(&mut bytes, &measure) {
         stream.visit(map, &mut |name, value| writer.push(name, value));
@@ -75,16 +113,21 @@ pub(super) fn get_value<H: Host>(
     return_size: i32,
 ) -> Hostcall {
     let map = map_type(map)?;
-    let stream = caller.data().stream()?;
+    let view = view(caller.data(), map)?;
     let (memory, state) = parts(caller)?;
     let name = slice(memory, key, key_size)?;
     let old = state.filter.abi_version() == AbiVersion::V0_1_0;
-    let value = stream.as_ref().and_then(|stream| stream.value(map, name));
+    let value = view.as_ref().and_then(|view| view.value(name));
     match value {
         Some(value) => give(caller, &value, return_data, return_size),
         None if old => give(caller, &[], return_data, return_size),
         None => Err(Status::NotFound.into()),
     }
+}
+
+/// The request whose `map` may be edited. Those of calls may not.
+fn writable<H: Host>(state: &State<H>, map: MapType) -> Hostcall<Option<H::Stream>> {
+    Ok(state.stream()?.filter(|_| !is_call_map(map)))
 }
 
 /// What an edit does to one pair.
@@ -124,7 +167,7 @@ fn edit<H: Host>(
     value: (i32, i32),
 ) -> Hostcall {
     let map = map_type(map)?;
-    let stream = caller.data().stream()?;
+    let stream = writable(caller.data(), map)?;
     let (memory, state) = parts(caller)?;
     let name = slice(memory, key.0, key.1)?;
     let value = slice(memory, value.0, value.1)?;
@@ -145,7 +188,7 @@ pub(super) fn remove<H: Host>(
     key_size: i32,
 ) -> Hostcall {
     let map = map_type(map)?;
-    let stream = caller.data().stream()?;
+    let stream = writable(caller.data(), map)?;
     let (memory, state) = parts(caller)?;
     let name = slice(memory, key, key_size)?;
     let result = match &stream {
@@ -164,7 +207,7 @@ pub(super) fn set_pairs<H: Host>(
     size: i32,
 ) -> Hostcall {
     let map = map_type(map)?;
-    let stream = caller.data().stream()?;
+    let stream = writable(caller.data(), map)?;
     let (memory, state) = parts(caller)?;
     let pairs = Pairs::parse(slice(memory, data, size)?)?;
     let Some(stream) = stream else { return settle(state, map, b"*", Err(MapError::Unavailable)) };
@@ -232,7 +275,7 @@ fn is_status(value: &[u8]) -> bool {
 }
 
 /// RFC 9110 §5.6.2: what a header's name may consist of.
-fn is_token(name: &[u8]) -> bool {
+pub(super) fn is_token(name: &[u8]) -> bool {
     !name.is_empty()
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }

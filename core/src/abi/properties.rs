@@ -69,6 +69,8 @@ pub enum Target<'a> {
     PluginVmId,
     /// A variable of the proxy's own: `ngx.NAME`.
     Native(&'a [u8]),
+    /// The word for why the call has failed that the callback is told of.
+    CallError,
     /// Whatever a filter has set.
     Stored,
 }
@@ -87,7 +89,7 @@ pub fn normalize<'a>(path: &'a [u8], native_prefix: &[u8]) -> Cow<'a, [u8]> {
     let limit = match first {
         // A header's name may hold dots: `request.headers.x.y`.
         b"request" | b"response" => 3,
-        b"source" | b"destination" | b"connection" | b"upstream" | b"node" => 2,
+        b"source" | b"destination" | b"connection" | b"upstream" | b"node" | b"call" | b"filter_state" => 2,
         first if first == native_prefix => 2,
         _ => return Cow::Borrowed(path),
     };
@@ -167,6 +169,7 @@ pub fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
         (b"plugin_name", None) => return Target::PluginName,
         (b"plugin_root_id", None) => return Target::PluginRootId,
         (b"plugin_vm_id", None) => return Target::PluginVmId,
+        (b"call", Some(b"error")) => return Target::CallError,
         (prefix, Some(name)) if prefix == native_prefix => return Target::Native(name),
         (b"request", Some(rest)) => {
             if let Some(target) = map_target(MapType::HttpRequestHeaders, b"headers", rest) {
@@ -227,6 +230,10 @@ pub(super) fn get_property<H: Host>(
         (Target::PluginRootId, _) => {
             plugin = Arc::clone(state.contexts.effective_plugin().ok_or(Status::NotFound)?);
             Value::Bytes(Cow::Borrowed(plugin.root_id.as_bytes()))
+        }
+        (Target::CallError, _) => {
+            let failure = state.answer.as_ref().and_then(|answer| answer.failure());
+            Value::Bytes(Cow::Borrowed(failure.ok_or(Status::NotFound)?.word().as_bytes()))
         }
         (_, None) => return Err(Status::NotFound.into()),
         (Target::Attribute(attribute), Some(stream)) => {

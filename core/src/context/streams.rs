@@ -12,7 +12,7 @@ const ROW: usize = 8;
 
 /// Ids are made here and unique, so they need no hashing.
 #[derive(Debug, Default, Clone, Copy)]
-struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -92,6 +92,12 @@ impl<T> Streams<T> {
         if !self.table.is_empty() {
             self.table.clear();
         }
+    }
+
+    /// All of them, to change, in no order.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let table = self.table.values_mut();
+        self.row.iter_mut().map(|(_, context)| context).chain(table)
     }
 
     /// All of them, in no order.

@@ -31,6 +31,12 @@ pub const MAX_IOVECS: usize = 1024;
 /// Most subscriptions in one `poll_oneoff`.
 pub const MAX_SUBSCRIPTIONS: usize = 1024;
 
+/// Most bytes that the foreign function `compress` takes, 4 MiB: some tenth of a second of a worker's time.
+pub const MAX_COMPRESSED: usize = 4 * 1024 * 1024;
+
+/// Most bytes that the foreign function `uncompress` answers, 16 MiB.
+pub const MAX_UNCOMPRESSED: usize = 16 * 1024 * 1024;
+
 /// Most bytes of a `.wasm` file, 256 MiB.
 pub const MAX_MODULE_BYTES: u64 = 256 * 1024 * 1024;
 

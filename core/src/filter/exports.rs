@@ -158,8 +158,20 @@ impl Exports {
     }
 }
 
+/// Other names that SDKs give a callback.
+const OTHER_NAMES: &[(Callback, &str)] =
+    &[(Callback::GrpcReceiveTrailingMetadata, "proxy_on_grpc_trailing_metadata")];
+
 fn resolve_one(module: &Module, callback: Callback) -> Result<Option<Export>, Unfit> {
-    let name = callback.name();
+    let found = resolve_name(module, callback, callback.name())?;
+    let other = OTHER_NAMES.iter().find(|(named, _)| *named == callback);
+    match (found, other) {
+        (None, Some((_, name))) => resolve_name(module, callback, name),
+        (found, _) => Ok(found),
+    }
+}
+
+fn resolve_name(module: &Module, callback: Callback, name: &str) -> Result<Option<Export>, Unfit> {
     let (Some(index), Some(ExternType::Func(found))) =
         (module.get_export_index(name), module.get_export(name))
     else {

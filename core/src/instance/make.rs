@@ -5,7 +5,7 @@ use std::{io, ptr::NonNull, sync::Arc};
 use wasmtime::{AsContextMut, Store};
 
 use super::{
-    Instance, State,
+    Home, Instance, State,
     func::{Func, typed},
 };
 use crate::{
@@ -28,9 +28,9 @@ impl<H: Host> Instance<H> {
     pub(crate) fn new(
         filter: &Arc<Filter<H>>,
         plugins: &[Arc<Plugin<H>>],
-        root: &H::Root,
+        home: &Home<H>,
     ) -> Result<Self, (Option<usize>, Failure)> {
-        let mut instance = Self::instantiate(filter, root).map_err(|failure| (None, failure))?;
+        let mut instance = Self::instantiate(filter, home).map_err(|failure| (None, failure))?;
         instance.start().map_err(|failure| (None, failure))?;
         for (index, plugin) in plugins.iter().enumerate() {
             instance.configure(plugin).map_err(|failure| (Some(index), failure))?;
@@ -46,11 +46,11 @@ impl<H: Host> Instance<H> {
     pub(crate) fn begin(
         filter: &Arc<Filter<H>>,
         plugins: &[Arc<Plugin<H>>],
-        root: &H::Root,
+        home: &Home<H>,
         snapshot: &Snapshot,
         tracking: Option<Tracking>,
     ) -> Result<Self, Failure> {
-        let mut instance = Self::instantiate(filter, root)?;
+        let mut instance = Self::instantiate(filter, home)?;
         instance.pristine = Some(instance.become_like(snapshot, tracking)?);
         let state = instance.store.data_mut();
         for plugin in plugins {
@@ -59,9 +59,9 @@ impl<H: Host> Instance<H> {
         Ok(instance)
     }
 
-    fn instantiate(filter: &Arc<Filter<H>>, root: &H::Root) -> Result<Self, Failure> {
+    fn instantiate(filter: &Arc<Filter<H>>, home: &Home<H>) -> Result<Self, Failure> {
         let engine = filter.engine();
-        let mut store = Store::new(engine.wasmtime(), State::new(filter, root));
+        let mut store = Store::new(engine.wasmtime(), State::new(filter, home));
         store.set_epoch_deadline(engine.deadlines().configuration.get());
         let instance = filter
             .pre()

@@ -9,9 +9,11 @@ use crate::{
         status::{Hostcall, HostcallError, Status},
         types::LogLevel,
     },
+    calls::{Pending, Seat},
     context::{ContextId, Contexts, ContextsOf},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
+    instance::answer::Answer,
     metrics::{Metrics, Scope},
     shared::Shared,
 };
@@ -29,8 +31,6 @@ pub struct State<H: Host> {
     pub(crate) callback: Callback,
     /// What the callback that runs has asked the proxy for.
     pub(crate) asked: Asked,
-    /// Functions that are listed as missing and have been warned of.
-    pub(crate) warned_missing: bool,
     /// A metric could not be defined, which has been warned of.
     pub(crate) warned_metrics: bool,
     /// Where metrics are.
@@ -43,6 +43,22 @@ pub struct State<H: Host> {
     pub(crate) drew_random: bool,
     /// What it shares with instances of other workers.
     pub(crate) shared: Option<Rc<Shared>>,
+    /// The worker's calls; `None` while a configuration is rehearsed.
+    pub(crate) calls: Option<Rc<Pending<H>>>,
+    /// Where the instance is found.
+    pub(crate) seat: Rc<Seat<H>>,
+    /// How many calls were asked for while the configuration is rehearsed.
+    pub(super) rehearsed_calls: u32,
+    /// What the callback that runs is told of a call.
+    pub(crate) answer: Option<Rc<Answer>>,
+}
+
+/// What instances are made in: a worker, or the master, which tries a configuration out.
+#[derive(Debug)]
+pub(crate) struct Home<H: Host> {
+    pub(crate) root: H::Root,
+    /// The worker's calls; `None` in the master, where none can be made.
+    pub(crate) calls: Option<Rc<Pending<H>>>,
 }
 
 /// Where an instance lives that lasts as long as its worker: the number of its group.
@@ -80,7 +96,8 @@ impl<H: Host> std::fmt::Debug for State<H> {
 
 impl<H: Host> State<H> {
     /// The state of a new instance of `filter`.
-    pub(super) fn new(filter: &Arc<Filter<H>>, root: &H::Root) -> Self {
+    pub(super) fn new(filter: &Arc<Filter<H>>, home: &Home<H>) -> Self {
+        let root = &home.root;
         let metrics = root.metrics();
         Self {
             filter: Arc::clone(filter),
@@ -91,22 +108,26 @@ impl<H: Host> State<H> {
             allocating: false,
             callback: Callback::Initialize,
             asked: Asked::default(),
-            warned_missing: false,
             warned_metrics: false,
             scope: metrics.scope(&filter.spec().name),
             metrics,
             drew_random: false,
             place: None,
             shared: root.shared(),
+            calls: home.calls.clone(),
+            seat: Rc::default(),
+            rehearsed_calls: 0,
+            answer: None,
         }
     }
 
-    /// Makes it what it was when the instance began, but for its root contexts.
+    /// Makes it what it was when the instance began, but for its root contexts. Calls are cancelled.
     pub(super) fn reset(&mut self) {
+        let calls = self.contexts.take_all_calls();
+        self.end_calls(calls);
         self.contexts.reset();
         self.allocating = false;
         self.asked = Asked::default();
-        self.warned_missing = false;
     }
 
     /// Writes a log line in the effective context's place: its request's log, else the worker's. What is more than a

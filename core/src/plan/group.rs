@@ -11,7 +11,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::{Callback, Filter},
     host::Host,
-    instance::Instance,
+    instance::{Home, Instance},
     pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
 };
 
@@ -30,14 +30,16 @@ pub(crate) struct Group<H: Host> {
 }
 
 /// What a guest may still be called for when a request's headers have gone by.
-const AFTER_REQUEST_HEADERS: [Callback; 12] = [
+const AFTER_REQUEST_HEADERS: [Callback; 14] = [
     Callback::RequestBody,
     Callback::RequestTrailers,
     Callback::ResponseHeaders,
     Callback::ResponseBody,
     Callback::ResponseTrailers,
     Callback::HttpCallResponse,
+    Callback::GrpcReceiveInitialMetadata,
     Callback::GrpcReceive,
+    Callback::GrpcReceiveTrailingMetadata,
     Callback::GrpcClose,
     Callback::ForeignFunction,
     Callback::Done,
@@ -86,13 +88,13 @@ impl<H: Host> Group<H> {
     /// [`Failure`], with the index of the directive that was being configured, if any.
     pub(crate) fn rehearse(
         &self,
-        root: &H::Root,
+        home: &Home<H>,
         images: &mut Images,
     ) -> Result<&Start, (Option<usize>, Failure)> {
         if let Some(start) = self.start.get() {
             return Ok(start);
         }
-        let mut instance = Instance::new(&self.filter, &self.plugins, root)?;
+        let mut instance = Instance::new(&self.filter, &self.plugins, home)?;
         let lasting: Vec<_> = (0..self.plugins.len()).map(|index| instance.root_lasts(index)).collect();
         let drew_random = instance.drew_random();
         let obstacle = if self.plugins.iter().any(|plugin| !plugin.snapshot) {
@@ -125,21 +127,22 @@ impl<H: Host> Group<H> {
     ///
     /// # Errors
     /// [`Failure`]
-    pub(crate) fn make(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
+    pub(crate) fn make(&self, home: &Home<H>) -> Result<Instance<H>, Failure> {
         let start = match self.start.get() {
             Some(start) => start,
             // Where nobody has rehearsed, each worker has an image of its own.
             None if !self.shared => {
                 let mut images = Images::new().map_err(unavailable)?;
-                self.rehearse(root, &mut images).map_err(|(_, failure)| failure)?
+                self.rehearse(&Home { root: home.root.clone(), calls: None }, &mut images)
+                    .map_err(|(_, failure)| failure)?
             }
-            None => return self.configure(root),
+            None => return self.configure(home),
         };
         match &start.beginning {
             Beginning::Snapshot(snapshot, tracking) => {
-                Instance::begin(&self.filter, &self.plugins, root, snapshot, *tracking)
+                Instance::begin(&self.filter, &self.plugins, home, snapshot, *tracking)
             }
-            Beginning::Configured(_) => self.configure(root),
+            Beginning::Configured(_) => self.configure(home),
         }
     }
 
@@ -148,12 +151,12 @@ impl<H: Host> Group<H> {
     ///
     /// # Errors
     /// [`Failure`]
-    pub(crate) fn make_resident(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
-        if self.lasts() { self.configure(root) } else { self.make(root) }
+    pub(crate) fn make_resident(&self, home: &Home<H>) -> Result<Instance<H>, Failure> {
+        if self.lasts() { self.configure(home) } else { self.make(home) }
     }
 
-    fn configure(&self, root: &H::Root) -> Result<Instance<H>, Failure> {
-        Instance::new(&self.filter, &self.plugins, root).map_err(|(_, failure)| failure)
+    fn configure(&self, home: &Home<H>) -> Result<Instance<H>, Failure> {
+        Instance::new(&self.filter, &self.plugins, home).map_err(|(_, failure)| failure)
     }
 
     /// Whether the worker has to have an instance of it, since a root context waits for something.

@@ -83,7 +83,7 @@ mod tests {
         chain::Direction,
         engine::{Engine, Settings, cache::Cache},
         filter::{Callback, Filter, FilterSpec},
-        instance::Instance,
+        instance::{Home, Instance},
         plan::{Isolation, Plugin},
         pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
         testing::{Memory, Request, Worker},
@@ -113,6 +113,10 @@ mod tests {
             (drop (call $time (i32.add (local.get 1) (i32.const 30000))))
             (if (local.get 2) (then (drop (memory.grow (i32.const 1)))))
             (i32.const 0)))"#;
+
+    fn home() -> Home<Memory> {
+        Home { root: Worker::default(), calls: None }
+    }
 
     struct Bench {
         filter: Arc<Filter<Memory>>,
@@ -151,7 +155,7 @@ mod tests {
                 place: String::new(),
                 recorder: crate::metrics::recorder::Recorder::default(),
             })];
-            let configured = Instance::new(&filter, &plugins, &Worker::default());
+            let configured = Instance::new(&filter, &plugins, &home());
             let mut configured = configured.map_err(|(_, failure)| failure).expect("made");
             let mut images = Images::new().expect("a file");
             let snapshot = configured.snapshot(&mut images).expect("taken");
@@ -160,8 +164,7 @@ mod tests {
         }
 
         fn begin(&self, tracking: Option<Tracking>) -> Instance<Memory> {
-            let worker = Worker::default();
-            let begun = Instance::begin(&self.filter, &self.plugins, &worker, &self.snapshot, tracking);
+            let begun = Instance::begin(&self.filter, &self.plugins, &home(), &self.snapshot, tracking);
             begun.expect("begun")
         }
     }

@@ -1,6 +1,7 @@
 //! Host functions: what each does, every status it answers, and what it makes of pointers that lead nowhere.
 
 mod abort;
+mod call_foreign_function;
 mod clear_route_cache;
 mod close_stream;
 mod continue_stream;
@@ -15,10 +16,13 @@ mod get_header_map_size;
 mod get_header_map_value;
 mod get_log_level;
 mod get_property;
+mod get_status;
+mod grpc_calls;
+mod grpc_streams;
 mod header_map_edits;
+mod http_call;
 mod log;
 mod metric_values;
-mod missing;
 mod send_local_response;
 mod set_buffer_bytes;
 mod set_effective_context;

@@ -4,6 +4,8 @@
 //! `hostcalls/` one for each host function.
 
 mod cache;
+mod caller;
+mod calls;
 mod chain;
 mod failures;
 mod holding;

@@ -1,0 +1,88 @@
+//! `proxy_http_call`.
+
+use wasmtime::Caller;
+
+use super::{
+    calls::{check, is_visible, not_made, timeout},
+    maps,
+    memory::{parts, put_u32, range, slice},
+    pairs::Pairs,
+    status::{Hostcall, Status},
+    types::MapType,
+};
+use crate::{
+    calls::Kind,
+    host::{
+        Calls, Host,
+        calls::{CallError, CallFields, HttpCall},
+    },
+    instance::State,
+};
+
+#[allow(clippy::too_many_arguments, reason = "the ABI's own list")]
+pub(super) fn http_call<H: Host>(
+    caller: &mut Caller<'_, State<H>>,
+    upstream: i32,
+    upstream_size: i32,
+    headers: i32,
+    headers_size: i32,
+    body: i32,
+    body_size: i32,
+    trailers: i32,
+    trailers_size: i32,
+    milliseconds: i32,
+    return_call: i32,
+) -> Hostcall {
+    // Not below the guest's allocator.
+    let _ = caller.data().stream()?;
+    let (memory, state) = parts(caller)?;
+    range(memory.len(), return_call, 4)?;
+    let upstream = slice(memory, upstream, upstream_size)?;
+    let headers = Pairs::parse(slice(memory, headers, headers_size)?)?;
+    let body = slice(memory, body, body_size)?;
+    let trailers = Pairs::parse(slice(memory, trailers, trailers_size)?)?;
+    let made = request(upstream, headers, body, trailers).and_then(|mut call| {
+        call.timeout = timeout(state, milliseconds);
+        call.most = state.filter.engine().settings().limits.call_response;
+        state.begin_call(Kind::Http, |root, token, by| root.http(token, by, &call))
+    });
+    let token = made.map_err(|error| not_made(state, upstream, &error, Status::BadArgument))?;
+    put_u32(caller, return_call, token.number())
+}
+
+/// The request that a guest describes, without what Weir decides of it.
+fn request<'a>(
+    upstream: &'a [u8],
+    headers: Pairs<'a>,
+    body: &'a [u8],
+    trailers: Pairs<'a>,
+) -> Result<HttpCall<'a>, CallError> {
+    check(MapType::HttpRequestHeaders, headers)?;
+    check(MapType::HttpRequestTrailers, trailers)?;
+    let get = |wanted: &str| {
+        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).map(|(_, value)| value)
+    };
+    let required = |wanted: &'static str| {
+        let value = get(wanted).filter(|value| !value.is_empty());
+        value.ok_or_else(|| CallError::Refused(format!("it has no \"{wanted}\"").into()))
+    };
+    let call = HttpCall {
+        upstream,
+        method: required(":method")?,
+        path: required(":path")?,
+        authority: required(":authority")?,
+        scheme: get(":scheme"),
+        headers: CallFields::new(headers),
+        body,
+        trailers: CallFields::new(trailers),
+        timeout: std::time::Duration::ZERO,
+        most: 0,
+    };
+    if !maps::is_token(call.method) {
+        return Err(CallError::Refused("its method is none".into()));
+    }
+    if ![call.path, call.authority].into_iter().all(is_visible) {
+        return Err(CallError::Refused("its path or authority has spaces or control characters".into()));
+    }
+    Ok(call)
+}

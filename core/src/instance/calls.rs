@@ -1,0 +1,166 @@
+//! The calls of an instance: begun by its hostcalls, told to its callbacks, ended with its contexts.
+
+use std::rc::Rc;
+
+use super::{Instance, State};
+use crate::{
+    calls::{FIRST_REHEARSED, Kind, Told, Waiting},
+    context::{ContextId, ContextsOf},
+    failure::Failure,
+    host::{
+        Calls, Host, StreamHost,
+        calls::{By, CallError, CallToken},
+    },
+};
+
+impl<H: Host> State<H> {
+    /// The effective context makes a call: `begin` has the proxy begin it.
+    ///
+    /// While a configuration is rehearsed nothing is begun, but it is noted that the root context waits for something:
+    /// it will be configured in each worker, and make its call there.
+    ///
+    /// # Errors
+    /// [`CallError`], of `begin` or because there are too many.
+    pub(crate) fn begin_call(
+        &mut self,
+        kind: Kind,
+        begin: impl FnOnce(&H::Root, CallToken, By<'_, H::Stream>) -> Result<(), CallError>,
+    ) -> Result<CallToken, CallError> {
+        let nobody = || CallError::Refused("it is made in no context".into());
+        let context = self.contexts.effective();
+        let root = self.contexts.effective_root().ok_or_else(nobody)?;
+        let Some(calls) = &self.calls else {
+            let token = CallToken::new(FIRST_REHEARSED + self.rehearsed_calls);
+            self.rehearsed_calls += 1;
+            self.contexts.add_call(context, token);
+            return Ok(token);
+        };
+        let most = self.filter.engine().settings().limits.calls;
+        if calls.len() >= most {
+            let sentence = format!("{most} calls live already, as many as \"calls_limit\" allows");
+            return Err(CallError::Overloaded(sentence.into()));
+        }
+        let by = By {
+            stream: self.contexts.effective_host(),
+            rules: self.contexts.effective_plugin().map_or(0, |plugin| plugin.calls),
+            filter: &self.filter.spec().name,
+        };
+        let token = calls.begin(Waiting { seat: Rc::clone(&self.seat), context, root, kind });
+        match begin(&self.root, token, by) {
+            Ok(()) => {
+                self.contexts.add_call(context, token);
+                Ok(token)
+            }
+            Err(error) => {
+                calls.forget(token);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks at what sort of call `token` of this instance is; `None` when it is none of its calls that live.
+    pub(crate) fn call_kind<R>(&self, token: CallToken, look: impl FnOnce(&mut Kind) -> R) -> Option<R> {
+        self.calls.as_ref()?.look(&self.seat, token, |_, kind| look(kind))
+    }
+
+    /// Whether `token` stands for a call that was asked for while the configuration is rehearsed.
+    pub(crate) fn is_rehearsed(&self, token: CallToken) -> bool {
+        self.calls.is_none() && self.contexts.has_call(token)
+    }
+
+    /// Cancels a call that lives.
+    pub(crate) fn cancel_call(&mut self, token: CallToken) {
+        let context = self.calls.as_ref().and_then(|calls| calls.look(&self.seat, token, |id, _| id));
+        if let Some(context) = context {
+            self.contexts.remove_call(context, token);
+        }
+        self.end_call(token);
+    }
+
+    /// Cancels calls that no context knows any more.
+    pub(super) fn end_calls(&self, calls: Vec<CallToken>) {
+        calls.into_iter().for_each(|token| self.end_call(token));
+    }
+
+    fn end_call(&self, token: CallToken) {
+        if let Some(calls) = &self.calls {
+            calls.forget(token);
+            self.root.cancel(token);
+        }
+    }
+}
+
+impl<H: Host> Drop for State<H> {
+    fn drop(&mut self) {
+        let calls = self.contexts.take_all_calls();
+        self.end_calls(calls);
+    }
+}
+
+impl<H: Host> Instance<H> {
+    /// Where it is found.
+    pub(crate) fn seat(&self) -> &crate::calls::Seat<H> {
+        &self.store.data().seat
+    }
+
+    /// Whether some context of it waits for a call.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.store.data().contexts.calls() > 0
+    }
+
+    /// Tells a context what has become of its call.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(crate) fn tell(&mut self, told: Told) -> Result<(), Failure> {
+        let Told { token, context, root, callback, params, answer, last } = told;
+        let state = self.store.data_mut();
+        if last {
+            state.contexts.remove_call(context, token);
+        }
+        if self.failed {
+            return Ok(());
+        }
+        let root = ContextsOf::<H>::root_id(root);
+        let [a, b, c] = params;
+        state.answer = Some(Rc::new(answer));
+        let params = [root.raw(), token.number().cast_signed(), a, b, c];
+        let entered = self.enter(callback, context, params);
+        self.store.data_mut().answer = None;
+        let told = entered.and_then(|_| self.end_completed());
+        if told.is_err() {
+            self.withdraw();
+        }
+        told
+    }
+
+    /// The callback that has failed may have sent a local response: it is not to be sent.
+    fn withdraw(&mut self) {
+        let state = self.store.data();
+        let context = state.asked.local_response;
+        if let Some(host) = state.contexts.stream(context).and_then(|stream| stream.host.as_ref()) {
+            host.withdraw_local_response();
+        }
+    }
+
+    /// Nothing is waited for any more: contexts whose `on_done` has deferred end, calls are cancelled.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(crate) fn end_waiting(&mut self) -> Result<(), Failure> {
+        if !self.failed {
+            self.end_deferred_streams()?;
+        }
+        let state = self.store.data_mut();
+        let calls = state.contexts.take_all_calls();
+        state.end_calls(calls);
+        Ok(())
+    }
+
+    /// Cancels what context `id` waits for.
+    pub(super) fn end_calls_of(&mut self, id: ContextId) {
+        let state = self.store.data_mut();
+        let calls = state.contexts.take_calls(id);
+        state.end_calls(calls);
+    }
+}

@@ -1,0 +1,405 @@
+//! Calls from their beginning to their end: who is told, who is not any more, and that nothing is left.
+
+use weir_core::{
+    abi::types::StreamType,
+    chain::{Direction, Verdict},
+    filter::Callback,
+    plan::Isolation,
+    shard::Shard,
+    testing::{Memory, Request, Worker},
+};
+
+use crate::{
+    caller::{FAILED, HEADERS, TOKEN, begun, caller, cancelled, dial, response},
+    support::{
+        Bench, Guest, OUT, SIZE, Step, call, for_context, param, plugin, returns, say, serialized, settings,
+        trace, u32_at, value, wat,
+    },
+};
+
+const RESUME: &str = "proxy_continue_stream";
+const EFFECTIVE: &str = "proxy_set_effective_context";
+
+/// Makes a call in each request's headers and holds the request until it is answered.
+fn holding() -> Guest {
+    caller()
+        .on(Callback::RequestHeaders, [dial(), returns(1)])
+        .on(Callback::HttpCallResponse, [param(1), call(RESUME, [0])])
+}
+
+#[test]
+fn an_answer_lets_its_request_go_on() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let bench = holding().bench_with(isolation);
+        let requests = [bench.request(), bench.request()];
+        let mut chains = requests.each_ref().map(|request| bench.begin(request));
+        for chain in &mut chains {
+            assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+        }
+        let calls = begun(&bench.worker);
+        drop(bench.log());
+        for at in [1, 0] {
+            bench.shard.called(calls[at], response(b"yes"));
+            assert_eq!(bench.log(), [(at + 1).to_string(), "0".to_owned()]);
+            assert_eq!(requests[at].edit().resumed, [(StreamType::HttpRequest, 0)]);
+            assert_eq!(chains[at].resume(Direction::Request, 0), Verdict::Continue);
+        }
+        assert_eq!(bench.shard.calls(), 0);
+    }
+}
+
+/// The first parameter is the root context's number, but the request is the one that has called.
+#[test]
+fn the_effective_context_is_the_one_that_has_called() {
+    let read = [param(0), call("proxy_get_header_map_value", [0, 256, 4, OUT, SIZE]), value(OUT)];
+    let bench = caller()
+        .data(256, "name")
+        .on(Callback::RequestHeaders, [dial()])
+        .on(Callback::HttpCallResponse, read)
+        .bench_with(Isolation::None);
+    let requests = [bench.request(), bench.request()];
+    for (request, name) in requests.iter().zip(["first", "second"]) {
+        let mut parts = request.edit();
+        let map = parts.maps.get_mut(&weir_core::abi::types::MapType::HttpRequestHeaders).expect("there");
+        map.push((b"name".to_vec(), name.as_bytes().to_vec()));
+    }
+    let _chains = requests.each_ref().map(|request| bench.headers(request));
+    let calls = begun(&bench.worker);
+    drop(bench.log());
+    for (at, name) in [(0, "first"), (1, "second")] {
+        bench.shard.called(calls[at], response(b""));
+        assert_eq!(bench.log(), ["1", "0", name]);
+    }
+}
+
+#[test]
+fn calls_go_on_side_by_side_and_one_makes_the_next() {
+    let steps = [
+        param(1),
+        Step::When("(i32.eq (local.get 1) (i32.const 2))".into(), vec![dial()]),
+        Step::When("(i32.eq (local.get 1) (i32.const 3))".into(), vec![call(RESUME, [0])]),
+    ];
+    let bench = caller()
+        .on(Callback::RequestHeaders, [dial(), dial(), returns(1)])
+        .on(Callback::HttpCallResponse, steps)
+        .bench();
+    let request = bench.request();
+    let mut chain = bench.headers(&request);
+    let [first, second] = begun(&bench.worker)[..] else { panic!("two calls") };
+    drop(bench.log());
+    bench.shard.called(second, response(b""));
+    assert_eq!(bench.log(), ["2", "0"]);
+    let [third] = begun(&bench.worker)[..] else { panic!("one more") };
+    assert!(request.edit().resumed.is_empty());
+    bench.shard.called(first, FAILED);
+    bench.shard.called(third, response(b""));
+    assert_eq!(bench.log(), ["1", "3", "0"]);
+    assert_eq!(chain.resume(Direction::Request, 0), Verdict::Continue);
+    assert_eq!(bench.shard.calls(), 0);
+}
+
+#[test]
+fn each_filter_of_a_request_has_its_own() {
+    let filter = holding().load();
+    for isolation in [Isolation::Filter, Isolation::Stream, Isolation::None] {
+        let bench = Bench::new((0..2).map(|_| plugin(&filter, "", isolation)).collect());
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+        let [first] = begun(&bench.worker)[..] else { panic!("the second one waits") };
+        bench.shard.called(first, response(b""));
+        assert_eq!(chain.resume(Direction::Request, 0), Verdict::Pause);
+        let [second] = begun(&bench.worker)[..] else { panic!("one more") };
+        bench.shard.called(second, response(b""));
+        let wishes = [(StreamType::HttpRequest, 0), (StreamType::HttpRequest, 1)];
+        assert_eq!(request.edit().resumed, wishes, "{isolation:?}");
+        assert_eq!(chain.resume(Direction::Request, 1), Verdict::Continue);
+    }
+}
+
+#[test]
+fn a_request_that_ends_cancels_its_calls() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let bench = caller()
+            .on(Callback::RequestHeaders, [dial(), dial()])
+            .on(Callback::HttpCallResponse, [say("told")])
+            .bench_with(isolation);
+        let chain = bench.headers(&bench.request());
+        let calls = begun(&bench.worker);
+        assert_eq!(bench.shard.calls(), 2);
+        drop(chain);
+        assert_eq!(cancelled(&bench.worker), calls);
+        assert_eq!(bench.shard.calls(), 0);
+        for call in calls {
+            assert!(!bench.shard.called(call, response(b"")));
+        }
+        assert_eq!(bench.log(), ["0", "0"]);
+    }
+}
+
+#[test]
+fn a_call_that_is_answered_is_not_cancelled() {
+    let bench = holding().bench();
+    let chain = bench.headers(&bench.request());
+    bench.shard.called(begun(&bench.worker)[0], response(b""));
+    drop(chain);
+    assert!(bench.worker.take_asked().is_empty());
+}
+
+/// Calls of the end of a request: from `on_done`, which puts the rest off until the call has been answered.
+fn late() -> Guest {
+    let first = for_context(2, [dial(), returns(0)]);
+    Guest::tracer()
+        .data(0, "origin")
+        .data(64, "body")
+        .data(512, serialized(HEADERS))
+        .on(Callback::Done, [first])
+        .on(Callback::HttpCallResponse, [say("told"), call("proxy_done", [])])
+}
+
+#[test]
+fn a_context_that_is_not_done_waits_for_its_call_in_every_isolation() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let bench = late().bench_with(isolation);
+        let request = bench.request();
+        let mut chain = bench.headers(&request);
+        chain.finish();
+        let log = bench.log().join(" ");
+        assert!(log.ends_with("D2 0"), "{log}");
+        let [token] = begun(&bench.worker)[..] else { panic!("one call") };
+        assert!(bench.worker.take_asked().is_empty());
+        request.edit().gone = true;
+        drop(chain);
+        bench.shard.called(token, response(b""));
+        assert_eq!(bench.log(), ["told", "0", "L2", "X2"], "{isolation:?}");
+        assert_eq!(bench.shard.calls(), 0);
+        // The instance serves the next request.
+        let mut chain = bench.headers(&bench.request());
+        chain.finish();
+        let again = if isolation == Isolation::None { "C3 H3 D3 L3 X3" } else { "C2 H2 D2 0" };
+        assert_eq!(bench.log().join(" "), again);
+    }
+}
+
+/// Nothing could call `proxy_done` any more.
+#[test]
+fn an_own_instance_ends_with_its_last_call() {
+    let bench = caller()
+        .on(Callback::Done, [dial(), dial(), returns(0)])
+        .on(Callback::HttpCallResponse, [say("told")])
+        .on(Callback::Log, [trace("L")])
+        .bench();
+    bench.headers(&bench.request()).finish();
+    let [first, second] = begun(&bench.worker)[..] else { panic!("two calls") };
+    drop(bench.log());
+    bench.shard.called(second, response(b""));
+    assert_eq!(bench.log(), ["told"]);
+    bench.shard.called(first, FAILED);
+    assert_eq!(bench.log(), ["told", "L2"]);
+}
+
+#[test]
+fn own_instances_that_wait_for_calls_are_limited() {
+    let mut settings = settings();
+    settings.limits.deferred = 1;
+    let guest = caller().on(Callback::Done, [dial(), returns(0)]).on(Callback::Log, [trace("L")]);
+    let bench = guest.bench_in(&settings, Isolation::Stream);
+    bench.headers(&bench.request()).finish();
+    assert_eq!(bench.spoken().0, ["0"]);
+    bench.headers(&bench.request()).finish();
+    let (said, warnings) = bench.spoken();
+    assert_eq!(said, ["0", "L2"], "it ends at once");
+    assert!(warnings[0].contains("deferred_limit"), "{warnings:?}");
+    let calls = begun(&bench.worker);
+    assert_eq!(cancelled(&bench.worker), calls[1..]);
+    assert_eq!(bench.shard.calls(), 1);
+}
+
+#[test]
+fn the_end_of_the_worker_is_the_end_of_all_calls() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let bench = late().bench_with(isolation);
+        bench.headers(&bench.request()).finish();
+        let calls = begun(&bench.worker);
+        let worker = bench.worker.clone();
+        drop(bench.log());
+        drop(bench);
+        assert_eq!(cancelled(&worker), calls);
+        let log: Vec<_> = worker.take_log().into_iter().map(|line| line.message).collect();
+        assert_eq!(log[..2], ["L2", "X2"], "{isolation:?}");
+    }
+}
+
+/// A worker that has rehearsed its configuration and started.
+fn started(guest: &Guest, isolation: Isolation) -> (Bench, Shard<Memory>, Worker) {
+    let bench = guest.bench_with(isolation);
+    let mut plans = bench.plans.unrehearsed();
+    plans.rehearse(crate::support::engine(), &bench.worker).expect("accepted");
+    assert!(bench.worker.take_calls().is_empty(), "no call leaves the master");
+    let worker = Worker::default();
+    let shard = Shard::new(plans.into(), worker.clone());
+    shard.start();
+    (bench, shard, worker)
+}
+
+fn lines(worker: &Worker) -> Vec<String> {
+    worker.take_log().into_iter().map(|line| line.message).collect()
+}
+
+#[test]
+fn a_configuration_s_call_is_made_in_each_worker_and_what_it_learns_is_kept() {
+    let keep = wat("(i32.store8 (i32.const 8) (i32.const 7))");
+    let show = wat("(call $number (i32.const 0) (i64.load8_u (i32.const 8)))");
+    let guest = caller()
+        .on(Callback::Configure, [dial(), u32_at(TOKEN), returns(1)])
+        .on(Callback::HttpCallResponse, [param(0), keep])
+        .on(Callback::RequestHeaders, [show]);
+    for (isolation, seen) in [(Isolation::Auto, "7"), (Isolation::None, "7"), (Isolation::Stream, "0")] {
+        let (bench, shard, worker) = started(&guest, isolation);
+        assert_eq!(bench.log(), ["0", "2147483648"], "a number that no call has");
+        assert_eq!(lines(&worker), ["0", "1"]);
+        let [token] = begun(&worker)[..] else { panic!("one call") };
+        shard.called(token, response(b""));
+        assert_eq!(lines(&worker), ["1"]);
+        let request = Request::new(&worker);
+        let _ = shard.begin(bench.id, &request).headers(Direction::Request, true);
+        assert_eq!(lines(&worker), [seen], "{isolation:?}");
+    }
+}
+
+#[test]
+fn a_root_context_s_call_is_finished_whatever_becomes_of_requests() {
+    let guest = caller()
+        .on(Callback::Configure, [call("proxy_set_tick_period_milliseconds", [250]), returns(1)])
+        .on(Callback::Tick, [dial()])
+        .on(Callback::RequestHeaders, [call(EFFECTIVE, [1]), dial()])
+        .on(Callback::HttpCallResponse, [say("told")]);
+    let (bench, shard, worker) = started(&guest, Isolation::Auto);
+    let [(root, _)] = worker.ticks()[..] else { panic!("one ticks") };
+    shard.tick(root);
+    let request = Request::new(&worker);
+    let _ = shard.begin(bench.id, &request).headers(Direction::Request, true);
+    let calls = worker.take_calls();
+    assert!(calls.iter().all(|call| !call.by_stream));
+    drop(lines(&worker));
+    for call in calls {
+        shard.called(call.token, response(b""));
+    }
+    assert_eq!(lines(&worker), ["told", "told"]);
+}
+
+/// A request's own instance lives on until its root context's call is answered, too.
+#[test]
+fn a_call_sent_off_by_a_request_is_finished_in_its_own_instance() {
+    let bench = caller()
+        .on(Callback::Log, [call(EFFECTIVE, [1]), dial()])
+        .on(Callback::HttpCallResponse, [say("told")])
+        .bench();
+    bench.headers(&bench.request()).finish();
+    let [token] = begun(&bench.worker)[..] else { panic!("one call") };
+    drop(bench.log());
+    bench.shard.called(token, response(b""));
+    assert_eq!(bench.log(), ["told"]);
+    assert_eq!(bench.shard.calls(), 0);
+}
+
+#[test]
+fn a_local_response_is_sent_for_the_request_that_has_called() {
+    let send = call("proxy_send_local_response", [403, 0, 0, 0, 0, 0, 0, -1]);
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let guest = caller()
+            .on(Callback::RequestHeaders, [dial(), returns(1)])
+            .on(Callback::HttpCallResponse, [send.clone()]);
+        let bench = guest.bench_with(isolation);
+        let request = bench.request();
+        let mut chain = bench.headers(&request);
+        bench.shard.called(begun(&bench.worker)[0], response(b""));
+        assert_eq!(request.edit().sent.as_ref().map(|sent| (sent.status, sent.filter)), Some((403, 0)));
+        assert_eq!(chain.answer(0), Verdict::LocalResponse);
+    }
+}
+
+#[test]
+fn a_callback_that_fails_takes_back_its_response_and_its_request_learns_it() {
+    let send = call("proxy_send_local_response", [403, 0, 0, 0, 0, 0, 0, -1]);
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let guest = caller()
+            .on(Callback::RequestHeaders, [dial(), dial(), returns(1)])
+            .on(Callback::HttpCallResponse, [send.clone(), wat("unreachable")]);
+        let bench = guest.bench_with(isolation);
+        let request = bench.request();
+        let mut chain = bench.headers(&request);
+        let [first, second] = begun(&bench.worker)[..] else { panic!("two calls") };
+        bench.shard.called(first, response(b""));
+        assert!(request.edit().sent.is_none());
+        let (_, ours) = bench.spoken();
+        assert!(ours[0].starts_with("proxy_on_http_call_response failed"), "{ours:?}");
+        assert!(request.edit().resumed.contains(&(StreamType::HttpRequest, 0)));
+        assert_eq!(chain.resume(Direction::Request, 0), Verdict::Failed { status: 500 });
+        bench.shard.called(second, response(b""));
+        assert!(bench.spoken().0.is_empty(), "the instance is not entered again");
+        chain.finish();
+        drop(chain);
+        assert_eq!(bench.shard.calls(), 0);
+    }
+}
+
+/// Twenty things that happen while a request's calls are under way, with and without an answer: the client may leave
+/// after any of them.
+#[test]
+fn a_client_that_leaves_at_any_point_leaves_nothing() {
+    let guest = caller()
+        .on(Callback::RequestHeaders, [dial(), dial(), returns(1)])
+        .on(Callback::RequestBody, [dial()])
+        .on(Callback::ResponseHeaders, [dial()])
+        .on(Callback::ResponseBody, [dial()])
+        .on(
+            Callback::HttpCallResponse,
+            [
+                Step::When("(i32.lt_u (local.get 3) (i32.const 3))".into(), vec![dial()]),
+                call(RESUME, [0]),
+                call("proxy_done", []),
+            ],
+        )
+        .on(Callback::Done, [dial(), returns(0)])
+        .on(Callback::Log, [dial()]);
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let bench = guest.bench_with(isolation);
+        for leave in 0..20 {
+            let request = bench.request();
+            let mut chain = bench.begin(&request);
+            let answer = |size: &'static [u8]| {
+                if let Some(token) = begun(&bench.worker).first() {
+                    bench.shard.called(*token, response(size));
+                }
+            };
+            for step in 0..leave {
+                match step {
+                    0 => drop(chain.headers(Direction::Request, false)),
+                    1 | 8 | 14 => answer(b"a"),
+                    2 | 5 => answer(b"long"),
+                    3 | 6 | 10 => drop(chain.resume(Direction::Request, 0)),
+                    4 => drop(chain.body(Direction::Request, false)),
+                    7 => drop(chain.body(Direction::Request, true)),
+                    9 => drop(chain.headers(Direction::Response, false)),
+                    11 | 13 => drop(chain.body(Direction::Response, false)),
+                    12 | 16 => answer(b"abc"),
+                    15 => drop(chain.body(Direction::Response, true)),
+                    17 => request.edit().gone = true,
+                    _ => chain.finish(),
+                }
+            }
+            drop(chain);
+            // What still waits is what `on_done` has put off.
+            for token in begun(&bench.worker) {
+                bench.shard.called(token, FAILED);
+            }
+            for _ in 0..3 {
+                for token in begun(&bench.worker) {
+                    bench.shard.called(token, response(b"done"));
+                }
+            }
+            assert_eq!(bench.shard.calls(), 0, "after {leave} steps");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `proxy_call_foreign_function`, and what each function makes of its bytes.
+
+use weir_core::{
+    abi::Status,
+    filter::{AbiVersion, Callback},
+    host::calls::{CallError, CallEvent, CallFailure},
+    testing::calls::{Begun, What},
+};
+
+use crate::support::{Guest, OUT, SIZE, Step, bad_pointers, call, case, check, param, u32_at, value, wat};
+
+const CALL: &str = "proxy_call_foreign_function";
+
+/// Calls the function whose name is at 0 with `size` bytes at 256.
+fn foreign(name: &str, size: usize) -> Step {
+    let size = i64::try_from(size).expect("short");
+    call(CALL, [0, i64::try_from(name.len()).expect("short"), 256, size, OUT, SIZE])
+}
+
+/// What function `name` answers to `arguments`: a status, and bytes where that is OK.
+fn answer(name: &str, arguments: &[u8]) -> (String, Option<String>) {
+    let guest = Guest::new().data(0, name).data(256, arguments);
+    let bench = guest.on(Callback::RequestHeaders, [foreign(name, arguments.len()), value(OUT)]).bench();
+    bench.serve(&bench.request());
+    let (log, _) = bench.spoken();
+    let bytes = (log[0] == "0").then(|| log[1].clone());
+    (log[0].clone(), bytes)
+}
+
+#[test]
+fn what_nobody_knows_is_not_found() {
+    for name in ["", "nonsense", "Compress", "compress\0"] {
+        assert_eq!(answer(name, b"").0, "1", "{name}");
+    }
+}
+
+#[test]
+fn compressed_bytes_are_zlib_s_and_come_back() {
+    let text = "a text that says the same, says the same, says the same, says the same";
+    let again = wat(format!(
+        "(memory.copy (i32.const 8192) (i32.load (i32.const {OUT})) (i32.load (i32.const {SIZE})))
+         (call $number (i32.const 0) (i64.extend_i32_u (call $proxy_call_foreign_function
+            (i32.const 32) (i32.const 10) (i32.const 8192) (i32.load (i32.const {SIZE}))
+            (i32.const {OUT}) (i32.const {SIZE}))))"
+    ));
+    let byte = wat("(call $number (i32.const 0) (i64.load8_u (i32.const 8192)))");
+    let bench = Guest::new()
+        .data(0, "compress")
+        .data(32, "uncompress")
+        .data(256, text)
+        .on(
+            Callback::RequestHeaders,
+            [foreign("compress", text.len()), u32_at(SIZE), again, byte, value(OUT)],
+        )
+        .bench();
+    let log = bench.run();
+    assert_eq!(
+        [&*log[0], &*log[2], &*log[3], &*log[4]],
+        ["0", "0", "120", text],
+        "0x78 begins a zlib stream"
+    );
+    assert!(log[1].parse::<usize>().expect("a number") < text.len());
+    assert_eq!(answer("uncompress", b"no zlib"), ("3".into(), None));
+    assert_eq!(answer("uncompress", b""), ("3".into(), None));
+}
+
+#[test]
+fn filter_state_is_a_property_of_the_stream() {
+    let arguments = b"\x0a\x04name\x12\x05value\x18\x01";
+    let read = [call("proxy_get_property", [512, 17, OUT, SIZE]), value(OUT)];
+    for path in ["filter_state.name", "filter_state\0name"] {
+        let name = "set_envoy_filter_state";
+        let guest = Guest::new().data(0, name).data(256, arguments).data(512, path);
+        let set = guest.on(Callback::RequestHeaders, [foreign(name, arguments.len()), u32_at(SIZE)]);
+        assert_eq!(set.on(Callback::Log, read.clone()).bench().run(), ["0", "0", "0", "value"]);
+    }
+    for bad in [&b"\x0a\x09name"[..], b"", b"\x12\x01v"] {
+        assert_eq!(answer("set_envoy_filter_state", bad), ("2".into(), None));
+    }
+}
+
+#[test]
+fn the_route_cache_is_cleared_in_every_version() {
+    for (version, _) in AbiVersion::MARKERS {
+        let guest = Guest::new().version(version).data(0, "clear_route_cache");
+        let bench =
+            guest.on(Callback::RequestHeaders, [foreign("clear_route_cache", 0), u32_at(SIZE)]).bench();
+        assert_eq!(bench.run(), ["0", "0"]);
+    }
+}
+
+/// Looks a name up, and says what it is told.
+fn resolver() -> Guest {
+    let told = [
+        param(0),
+        param(1),
+        param(2),
+        call("proxy_get_buffer_bytes", [8, 10, 6, OUT, SIZE]),
+        value(OUT),
+        call("proxy_get_property", [512, 10, OUT, SIZE]),
+    ];
+    let number = u32_at(65536);
+    Guest::new()
+        .data(0, "resolve")
+        .data(256, "host.test")
+        .data(512, "call.error")
+        .on(Callback::RequestHeaders, [foreign("resolve", 9), u32_at(SIZE), number])
+        .on(Callback::ForeignFunction, told)
+}
+
+#[test]
+fn a_name_is_resolved_later() {
+    let bench = resolver().bench();
+    let _chain = bench.headers(&bench.request());
+    assert_eq!(bench.log(), ["0", "4", "1"], "the number it will be called with");
+    let calls = bench.worker.take_calls();
+    let [Begun { token, what: What::Resolve(name), .. }] = &calls[..] else { panic!("{calls:?}") };
+    assert_eq!(name, "host.test");
+    let addresses = vec!["65.66.67.68".parse().expect("IPv4"), "::1".parse().expect("IPv6")];
+    bench.shard.called(*token, CallEvent::Resolved(addresses));
+    let mapped = "\u{fffd}\u{fffd}ABCD";
+    assert_eq!(bench.log(), ["1", "1", "32", "0", mapped, "1"]);
+    assert_eq!(bench.shard.calls(), 0);
+}
+
+#[test]
+fn a_name_that_has_no_address_is_told_of_too() {
+    let bench = resolver().bench();
+    let _chain = bench.headers(&bench.request());
+    let token = bench.worker.take_calls()[0].token;
+    drop(bench.log());
+    bench.shard.called(token, CallEvent::Failed(CallFailure::Resolve));
+    assert_eq!(bench.log(), ["1", "1", "0", "0", "", "0"]);
+}
+
+#[test]
+fn what_is_no_name_is_not_looked_up() {
+    let long = "a".repeat(254);
+    for name in ["", "a b", "a\0", "[::1]", "a/b", "\u{e4}", &long] {
+        assert_eq!(answer("resolve", name.as_bytes()).0, "2", "{name}");
+    }
+    let bench = resolver().bench();
+    bench.worker.refuse_calls(Some(CallError::Refused("there is no resolver".into())));
+    let _chain = bench.headers(&bench.request());
+    let (answers, warnings) = bench.spoken();
+    assert_eq!(answers[0], "2");
+    assert_eq!(warnings, ["call to \"host.test\" was not made: there is no resolver"]);
+}
+
+#[test]
+fn bad_pointers_are_refused_and_results_need_not_be_wanted() {
+    let guest = || Guest::new().data(0, "compress").data(256, "bytes");
+    let good = [0, 8, 256, 5, OUT, SIZE];
+    check(guest(), |_| (), &bad_pointers(CALL, &good, &[(0, 1), (2, 3)], &[(4, 4), (5, 4)]));
+    let cases = [
+        case(CALL, [0, 8, 256, 5, 0, 0], Status::Ok),
+        case(CALL, [0, 8, 256, 5, 0, SIZE], Status::Ok),
+        case(CALL, good, Status::Ok),
+    ];
+    check(guest(), |_| (), &cases);
+}
