@@ -21,6 +21,7 @@ use crate::{
     host::{Host, RootHost},
     metrics::recorder,
     pool::pristine::Pristine,
+    wasi,
 };
 
 pub(crate) mod answer;
@@ -323,7 +324,11 @@ impl<H: Host> Instance<H> {
             Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(|()| None),
         };
         self.failed = result.is_err();
-        recorder::end(&self.store.data().metrics, span);
+        let state = self.store.data_mut();
+        recorder::end(&state.metrics, span);
+        if !state.output.is_empty() {
+            wasi::flush(state);
+        }
         result.map_err(|error| Failure::new(callback, Cause::of(error)))
     }
 

@@ -228,19 +228,78 @@ pub(crate) fn fd_write<H: Host>(
     let (memory, state) = parts(caller)?;
     let vectors = slice(memory, iovs, i32::try_from(count * 8).map_err(|_| Errno::Inval)?)?;
     let mut written = 0_u32;
-    let mut line = Vec::new();
-    for [a, b, c, d, e, f, g, h] in vectors.as_chunks::<8>().0 {
-        let (ptr, len) = (i32::from_le_bytes([*a, *b, *c, *d]), i32::from_le_bytes([*e, *f, *g, *h]));
-        let text = slice(memory, ptr, len)?;
-        written = written.checked_add(len.cast_unsigned()).ok_or(Errno::Inval)?;
-        let room = MAX_LOG_LINE.saturating_sub(line.len());
-        line.extend_from_slice(text.get(..room).unwrap_or(text));
+    for vector in vectors.as_chunks::<8>().0 {
+        let text = piece(memory, vector)?;
+        let len = u32::try_from(text.len()).map_err(|_| Errno::Inval)?;
+        written = written.checked_add(len).ok_or(Errno::Inval)?;
     }
-    let line = line.strip_suffix(b"\n").unwrap_or(&line);
-    if !line.is_empty() && level >= state.log_level() {
-        state.log(level, Speaker::Guest, line);
+    if level >= state.log_level() {
+        let mut line = state.output.take(level);
+        let continues = !line.is_empty();
+        for vector in vectors.as_chunks::<8>().0 {
+            let text = piece(memory, vector)?;
+            let room = MAX_LOG_LINE.saturating_sub(line.len());
+            line.extend_from_slice(text.get(..room).unwrap_or(text));
+        }
+        // What has been begun ends with its newline.
+        if let Some(whole) = line.strip_suffix(b"\n") {
+            let whole = if continues { whole.trim_ascii_start() } else { whole };
+            if !whole.is_empty() {
+                state.log(level, Speaker::Guest, whole);
+            }
+            line.clear();
+        }
+        state.output.keep(level, line);
     }
     Ok(put_u32(caller, return_size, written)?)
+}
+
+/// The bytes that an `iovec` speaks of.
+fn piece<'m>(memory: &'m [u8], [a, b, c, d, e, f, g, h]: &[u8; 8]) -> Result<&'m [u8], OutOfBounds> {
+    let (ptr, len) = (i32::from_le_bytes([*a, *b, *c, *d]), i32::from_le_bytes([*e, *f, *g, *h]));
+    slice(memory, ptr, len)
+}
+
+/// What a guest has begun to write on standard output and error: runtimes that report a panic write a line in many
+/// pieces. A line ends with its newline, and whatever is there is one when anything else is logged, or the callback
+/// ends.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    info: Vec<u8>,
+    error: Vec<u8>,
+}
+
+impl Output {
+    fn of(&mut self, level: LogLevel) -> &mut Vec<u8> {
+        if level == LogLevel::Info { &mut self.info } else { &mut self.error }
+    }
+
+    fn take(&mut self, level: LogLevel) -> Vec<u8> {
+        std::mem::take(self.of(level))
+    }
+
+    fn keep(&mut self, level: LogLevel, line: Vec<u8>) {
+        *self.of(level) = line;
+    }
+
+    /// Whether nothing has been begun.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.info.is_empty() && self.error.is_empty()
+    }
+}
+
+/// Logs what the guest has begun to write.
+#[cold]
+pub(crate) fn flush<H: Host>(state: &mut State<H>) {
+    for level in [LogLevel::Info, LogLevel::Error] {
+        let mut line = state.output.take(level);
+        if !line.is_empty() {
+            state.log(level, Speaker::Guest, &line);
+            line.clear();
+            state.output.keep(level, line);
+        }
+    }
 }
 
 /// Sizes of `subscription` and `event`.

@@ -66,11 +66,17 @@ fn request<'a>(
         let value = get(wanted).filter(|value| !value.is_empty());
         value.ok_or_else(|| CallError::Refused(format!("it has no \"{wanted}\"").into()))
     };
+    // Envoy asks for it to be there, so there are guests that leave it empty.
+    let authority = match get(":authority") {
+        Some([]) if upstream.starts_with(b"unix:") => b"localhost",
+        Some([]) => upstream,
+        _ => required(":authority")?,
+    };
     let call = HttpCall {
         upstream,
         method: required(":method")?,
         path: required(":path")?,
-        authority: required(":authority")?,
+        authority,
         scheme: get(":scheme"),
         headers: CallFields::new(headers),
         body,

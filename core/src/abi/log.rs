@@ -11,12 +11,16 @@ use crate::{
     engine::limits::MAX_LOG_LINE,
     host::{Host, Speaker},
     instance::State,
+    wasi,
 };
 
 pub(super) fn log<H: Host>(caller: &mut Caller<'_, State<H>>, level: i32, data: i32, size: i32) -> Hostcall {
     let level = LogLevel::from_raw(level).ok_or(Status::BadArgument)?;
     let (memory, state) = parts(caller)?;
     let message = slice(memory, data, size)?;
+    if !state.output.is_empty() {
+        wasi::flush(state);
+    }
     // As with standard output: many guests end a line as they would there.
     let message = message.strip_suffix(b"\n").unwrap_or(message);
     if level >= state.log_level() {

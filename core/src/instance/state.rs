@@ -16,6 +16,7 @@ use crate::{
     instance::answer::Answer,
     metrics::{Metrics, Scope},
     shared::Shared,
+    wasi::Output,
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -39,6 +40,8 @@ pub struct State<H: Host> {
     pub(crate) scope: Scope,
     /// Where in the worker it lives; `None` for an instance that ends with its request, or is only rehearsed.
     pub(crate) place: Option<Place>,
+    /// What it has begun to write on its standard output and error.
+    pub(crate) output: Output,
     /// Random numbers have been drawn.
     pub(crate) drew_random: bool,
     /// What it shares with instances of other workers.
@@ -111,6 +114,7 @@ impl<H: Host> State<H> {
             warned_metrics: false,
             scope: metrics.scope(&filter.spec().name),
             metrics,
+            output: Output::default(),
             drew_random: false,
             place: None,
             shared: root.shared(),

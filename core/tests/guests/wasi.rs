@@ -9,7 +9,7 @@ use weir_core::{
 };
 
 use crate::support::{
-    Bench, END, Guest, HIGH, OUT, SIZE, Step, bad_pointers, bytes, call, number, say, u32_at, u64_at,
+    Bench, END, Guest, HIGH, OUT, SIZE, Step, bad_pointers, bytes, call, number, say, u32_at, u64_at, wat,
 };
 
 const BADF: &str = "8";
@@ -199,6 +199,35 @@ fn one_newline_is_cut_and_nothing_is_no_line() {
     assert_eq!(write("\n"), ["0", "1"]);
     assert_eq!(write(""), ["0", "0"]);
     assert_eq!(run(Guest::new(), [call("fd_write", [1, HIGH, 0, OUT])]), ["0"], "no buffers at all");
+}
+
+/// As runtimes report a panic: a line in many pieces.
+#[test]
+fn pieces_of_a_line_are_one_line() {
+    let guest = || {
+        let pieces = [(64, 7), (71, 4), (75, 1), (76, 7), (83, 1), (84, 5)];
+        let guest = Guest::new().data(64, "panic: oops\n\nmore :\nrest!");
+        pieces.iter().enumerate().fold(guest, |guest, (at, piece)| {
+            guest.data(8 * (i64::try_from(at).expect("small") + 1), iovecs(&[*piece]))
+        })
+    };
+    let lines = |pieces: &[i64]| {
+        // What a hostcall answers is logged as well, which would end a line: only that of the first one is.
+        let write = |at: &i64| {
+            wat(format!(
+                "(drop (call $fd_write (i32.const 2) (i32.const {}) (i32.const 1) (i32.const {OUT})))",
+                8 * (at + 1)
+            ))
+        };
+        let first = guest().on(Callback::RequestHeaders, [call("fd_write", [1, HIGH, 0, OUT])]);
+        let log = first.on(Callback::RequestHeaders, pieces.iter().map(write)).bench().run();
+        assert_eq!(log.first().map(String::as_str), Some("0"));
+        log[1..].to_vec()
+    };
+    assert_eq!(lines(&[0, 1, 2]), ["panic: oops"]);
+    assert_eq!(lines(&[0, 1, 2, 3, 4, 5]), ["panic: oops", "more :", "rest!"]);
+    assert_eq!(lines(&[0, 1]), ["panic: oops"], "the callback ends it");
+    assert_eq!(lines(&[5, 2, 2, 5]), ["rest!", "rest!"]);
 }
 
 #[test]

@@ -104,6 +104,21 @@ fn method_path_and_authority_are_required_and_must_be_sane() {
     check(caller().data(1024, &trailers), |_| (), &[case(CALL, args, Status::BadArgument)]);
 }
 
+/// Envoy wants it to be there, no more.
+#[test]
+fn an_empty_authority_is_the_upstream_s_name() {
+    let headers = serialized(&[(":method", "GET"), (":path", "/"), (":authority", "")]);
+    for (upstream, authority) in [("origin", "origin"), ("unix:/a", "localhost")] {
+        let args = [0, len(upstream), 512, len(&headers), 0, 0, 0, 0, 0, TOKEN];
+        let guest = Guest::new().data(0, upstream).data(512, &headers);
+        let bench = guest.on(Callback::RequestHeaders, [call(CALL, args)]).bench();
+        let _chain = bench.headers(&bench.request());
+        let calls = bench.worker.take_calls();
+        let [Begun { what: What::Http { target, .. }, .. }] = &calls[..] else { panic!("one call") };
+        assert_eq!(target[2], authority.as_bytes());
+    }
+}
+
 #[test]
 fn what_is_no_list_of_pairs_is_a_bad_argument() {
     for at in [2, 6] {
