@@ -1,113 +1,44 @@
 //! One request without a proxy: check-out, six callbacks (context, request headers, response headers, done, log,
-//! delete), reset. By guest, by the way instances are put back, and by how many of them take turns.
+//! delete), reset.
+#![allow(missing_docs, reason = "a bench")]
 
-use std::{collections::VecDeque, hint::black_box, path::Path, sync::Arc};
+use std::collections::VecDeque;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use weir_core::{
-    chain::{Chain, Direction},
-    engine::{Engine, Settings, Ticker, Tracking, cache::Cache},
-    filter::{Filter, FilterSpec},
-    metrics::recorder::Recorder,
-    plan::{ChainId, Isolation, Plans, Plugin},
-    shard::Shard,
-    testing::{Memory, Request, Worker},
-};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use weir_benches::{Bench, Case, Guest, finish};
+use weir_core::{abi::types::MapType, chain::Chain, engine::Tracking, plan::Isolation, testing::Memory};
 
-/// Guests, as `scripts/build-guests` makes them, and their configuration.
-const GUESTS: &[(&str, &str)] = &[
-    ("noop", ""),
-    ("add_headers", ""),
-    ("add_headers_cpp", ""),
-    ("add_headers_as", ""),
-    ("add_headers_go", ""),
-];
+/// A filter that does nothing; that adds a header each way, in four languages; that matches the path against regular
+/// expressions compiled when it was configured.
+const GUESTS: &[&str] =
+    &["noop", "add_headers", "add_headers_cpp", "add_headers_as", "add_headers_go", "regexes"];
 
-/// A worker with a chain of `filters` times one guest.
-struct Bench {
-    shard: Shard<Memory>,
-    id: ChainId,
-    worker: Worker,
-    _ticker: Ticker,
-}
-
-impl Bench {
-    fn new(
-        guest: &str,
-        configuration: &str,
-        isolation: Isolation,
-        tracking: Tracking,
-        filters: usize,
-    ) -> Self {
-        let settings = Settings { instances: 200, tracking, ..Settings::default() };
-        let engine = Engine::shared(&settings).expect("an engine");
-        let guests = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests");
-        let spec = FilterSpec {
-            name: guest.to_owned(),
-            path: Path::new(guests).join(guest).with_extension("wasm"),
-            configuration: Vec::new(),
-            vm_id: guest.to_owned(),
-            environment: Vec::new(),
-        };
-        let worker = Worker::default();
-        worker.set_log_level(weir_core::abi::types::LogLevel::Critical);
-        let filter = Filter::load(&engine, &Cache::disabled(), spec, &worker);
-        let filter = filter.expect("run scripts/build-guests first");
-        let plugin = || {
-            Arc::new(Plugin {
-                filter: Arc::clone(&filter),
-                configuration: configuration.as_bytes().to_vec(),
-                root_id: String::new(),
-                isolation,
-                snapshot: true,
-                calls: 0,
-                place: "bench:1".to_owned(),
-                recorder: Recorder::default(),
-            })
-        };
-        let mut plans = Plans::new();
-        let id = plans.add_chain((0..filters).map(|_| plugin()).collect());
-        plans.rehearse(&engine, &worker).expect("accepted");
-        let shard = Shard::new(Arc::new(plans), worker.clone());
-        shard.start();
-        let ticker = engine.ticker().expect("a thread");
-        Self { shard, id, worker, _ticker: ticker }
-    }
-
-    fn begin(&self, request: &Request) -> Chain<Memory> {
-        self.shard.begin(self.id, request)
-    }
-}
-
-fn serve(chain: &mut Chain<Memory>) {
-    black_box(chain.headers(Direction::Request, true));
-    black_box(chain.headers(Direction::Response, true));
-    chain.finish();
-}
-
+/// By guest, by the way instances are put back, and by how many of them take turns.
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("request");
     let ways = [
         ("shared", Isolation::None, Tracking::Auto, 1),
+        ("shared", Isolation::None, Tracking::Auto, 64),
         ("protect", Isolation::Stream, Tracking::Protect, 1),
         ("protect", Isolation::Stream, Tracking::Protect, 64),
         ("scan", Isolation::Stream, Tracking::Scan, 1),
         ("renew", Isolation::Stream, Tracking::Renew, 1),
     ];
-    for (guest, configuration) in GUESTS {
+    group.throughput(Throughput::Elements(1));
+    for guest in GUESTS {
         for (name, isolation, tracking, in_turn) in ways {
-            let bench = Bench::new(guest, configuration, isolation, tracking, 1);
+            let bench = Bench::new(&Case { isolation, tracking, ..Case::new(Guest::Built(guest)) });
             // The requests of a batch are made outside what is measured; so many chains stay open between them.
             let mut open: VecDeque<Chain<Memory>> = VecDeque::new();
             group.bench_function(format!("{guest}/{name}/{in_turn}"), |bencher| {
                 bencher.iter_batched_ref(
-                    || Request::new(&bench.worker),
+                    || bench.request(),
                     |request| {
                         open.push_back(bench.begin(request));
                         if open.len() >= in_turn
                             && let Some(mut chain) = open.pop_front()
                         {
-                            serve(&mut chain);
+                            finish(&mut chain);
                         }
                     },
                     BatchSize::SmallInput,
@@ -116,13 +47,81 @@ fn requests(criterion: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+/// A chain of so many filters of one module that do nothing: in one instance, and in one for each of them.
+fn chains(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chain");
     for filters in [1, 2, 5, 10] {
-        let bench = Bench::new("noop", "", Isolation::Stream, Tracking::Auto, filters);
-        group.bench_function(format!("noop/{filters}"), |bencher| {
+        for (name, isolation) in [("stream", Isolation::Stream), ("filter", Isolation::Filter)] {
+            let bench = Bench::new(&Case { filters, isolation, ..Case::new(Guest::Built("noop")) });
+            group.throughput(Throughput::Elements(filters as u64));
+            group.bench_function(format!("{name}/{filters}"), |bencher| {
+                bencher.iter_batched_ref(
+                    || bench.request(),
+                    |request| bench.serve(request),
+                    BatchSize::SmallInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Writes to as many pages, after those that every request writes, as the request has headers.
+const TOUCH: &str = r#"(module
+    (memory (export "memory") 40)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 0))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (block $done
+            (loop $next
+                (br_if $done (i32.eqz (local.get 1)))
+                (i32.store
+                    (i32.add (i32.const 65536) (i32.mul (local.get 1) (i32.const 4096))) (i32.const 1))
+                (local.set 1 (i32.sub (local.get 1) (i32.const 1)))
+                (br $next)))
+        (i32.const 0)))"#;
+
+/// More pages than an instance keeps hot after one such request.
+const UNUSUAL: usize = 70;
+
+/// Requests that write to so many pages that no request has written to before. Between two that are measured, a large
+/// one has the instance forget which pages were written.
+fn first_writes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("first_write");
+    let bench = Bench::new(&Case { tracking: Tracking::Protect, ..Case::new(Guest::Text(TOUCH)) });
+    let request = |pages: usize| {
+        let request = bench.request();
+        let pairs = vec![(b"a".to_vec(), b"b".to_vec()); pages];
+        request.edit().maps.insert(MapType::HttpRequestHeaders, pairs);
+        request
+    };
+    let large = request(UNUSUAL);
+    for pages in [1, 8, 32] {
+        let measured = request(pages);
+        group.throughput(Throughput::Elements(pages as u64));
+        group.bench_function(format!("pages/{pages}"), |bencher| {
+            bencher.iter_batched(
+                || bench.serve(&large),
+                |()| bench.serve(&measured),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Twenty request headers are set, read and removed in one callback.
+fn headers20(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("headers20");
+    group.throughput(Throughput::Elements(60));
+    for (name, isolation) in [("shared", Isolation::None), ("stream", Isolation::Stream)] {
+        let bench = Bench::new(&Case { isolation, ..Case::new(Guest::Built("headers20")) });
+        group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
-                || Request::new(&bench.worker),
-                |request| serve(&mut bench.begin(request)),
+                || bench.request(),
+                |request| bench.serve(request),
                 BatchSize::SmallInput,
             );
         });
@@ -130,5 +129,5 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests);
+criterion_group!(benches, requests, chains, first_writes, headers20);
 criterion_main!(benches);

@@ -1,5 +1,21 @@
-//! Benches of weir-core: `cargo bench --workspace --bench requests`, after `scripts/build-guests`.
+//! Benches of weir-core, and what they share: a worker without a proxy, whose filters are guests of `target/guests` or
+//! text.
+//!
+//! `cargo bench --workspace --bench NAME`, after `scripts/build-guests`. Benches are compiled with the same settings as
+//! everything else, so wasmtime is not compiled again. `-- FILTER` runs those whose name contains FILTER.
 //!
 //! | bench | workload |
 //! |---|---|
-//! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn |
+//! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn; chains; the first write to a page; twenty headers set, read and removed |
+//! | `hostcalls` | calls into a guest and out of it; each host function, by the size of what it is given |
+//! | `pairs` | the codec of header maps |
+//! | `shared` | metrics, shared data and queues, with one thread and with two |
+//! | `start` | what a start of nginx does: engine, compiling, artefacts, images |
+//! | `instructions` | instructions (callgrind) of the hot paths, which do not depend on what else the machine does |
+//!
+//! `scripts/bench-gate` compares two commits with these.
+#![forbid(unsafe_code)]
+
+mod worker;
+
+pub use worker::{Bench, Case, Guest, finish, zones};
