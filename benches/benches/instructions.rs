@@ -1,16 +1,13 @@
 //! Instructions of the hot paths, counted by callgrind: hardly different from run to run, whatever else the machine does.
 //!
-//! `GUNGRAUN_RUNNER=target/tools/bin/gungraun-runner cargo bench --workspace --bench instructions`, after
-//! `scripts/setup gate`. Everything is warm when counting begins: instances live, functions are resolved, the pages that
+//! `PATH=$PWD/target/tools/bin:$PATH cargo bench --workspace --bench instructions`, after `scripts/setup gate`. Everything is warm when counting begins: instances live, functions are resolved, the pages that
 //! requests write are hot. The proxy in memory's part is counted too.
 #![allow(missing_docs, reason = "a bench")]
 #![allow(unused_qualifications, reason = "what the macros make")]
 
 use std::{hint::black_box, path::Path};
 
-use gungraun::{
-    Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
-};
+use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use weir_benches::{Bench, Case, Guest};
 use weir_core::{
     abi::{
@@ -96,11 +93,7 @@ const READS: &str = r#"(module
         (i32.const 0)))"#;
 
 fn at_body(text: &'static str) -> (Bench, Request, Chain<Memory>) {
-    let bench = Bench::new(&Case {
-        instances: 4,
-        cache: cache(),
-        ..Case::shared(Guest::Text(text))
-    });
+    let bench = Bench::new(&Case { instances: 4, cache: cache(), ..Case::shared(Guest::Text(text)) });
     let request = bench.request();
     request.edit().buffers.insert(BufferType::HttpRequestBody, vec![vec![b'a'; 1024]; 64]);
     let mut chain = bench.begin(&request);
@@ -114,9 +107,7 @@ fn at_body(text: &'static str) -> (Bench, Request, Chain<Memory>) {
 #[library_benchmark]
 #[bench::hundred_hostcalls(args = (CALLS), setup = at_body)]
 #[bench::reads_64_kib(args = (READS), setup = at_body)]
-fn body(
-    (bench, request, mut chain): (Bench, Request, Chain<Memory>),
-) -> (Bench, Request, Chain<Memory>) {
+fn body((bench, request, mut chain): (Bench, Request, Chain<Memory>)) -> (Bench, Request, Chain<Memory>) {
     black_box(chain.body(Direction::Request, false));
     (bench, request, chain)
 }

@@ -13,8 +13,10 @@
 //! | `start` | what a start of nginx does: engine, compiling, artefacts, images |
 //! | `instructions` | instructions (callgrind) of the hot paths, which do not depend on what else the machine does |
 //!
-//! `scripts/bench-gate` compares two commits with these.
+//! [`gate`] compares two commits by these; `scripts/bench-gate` builds and runs it.
 #![forbid(unsafe_code)]
+
+pub mod gate;
 
 mod worker;
 
