@@ -17,7 +17,7 @@ use weir_core::{
     chain::{Chain, Direction},
     engine::{Tracking, cache::Cache},
     plan::Isolation,
-    testing::{Memory, Request},
+    testing::{Memory, Pair, Request},
 };
 
 /// Requests before the one that counts.
@@ -112,13 +112,13 @@ fn body((bench, request, mut chain): (Bench, Request, Chain<Memory>)) -> (Bench,
     (bench, request, chain)
 }
 
-fn headers() -> Vec<(Vec<u8>, Vec<u8>)> {
+fn headers() -> Vec<Pair> {
     (0..50).map(|number| (vec![b'a'; 8 + number % 16], vec![b'a'; 10 + number * 7 % 50])).collect()
 }
 
 #[library_benchmark]
 #[bench::fifty(headers())]
-fn write_pairs(headers: Vec<(Vec<u8>, Vec<u8>)>) -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>) {
+fn write_pairs(headers: Vec<Pair>) -> (Vec<Pair>, Vec<u8>) {
     let mut measure = Measure::default();
     headers.iter().for_each(|(name, value)| measure.add(name, value));
     let mut place = vec![0; measure.bytes()];
