@@ -372,21 +372,14 @@ impl<H: Host> Chain<H> {
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (Ok(None), Asked::default(), Vec::new());
+                return (Ok(None), Asked::default());
             }
             let [_, a, b, c, d] = params;
             let returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
             let asked = instance.asked();
-            let returned = returned.and_then(|returned| instance.end_completed().map(|()| returned));
-            (returned, asked, instance.take_asked_queues())
+            (returned.and_then(|returned| instance.end_completed().map(|()| returned)), asked)
         });
-        let (returned, asked, queues) =
-            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), Vec::new()));
-        if !queues.is_empty()
-            && let Some(group) = self.group(at)
-        {
-            self.shard.pool.adopt_queues(group, &queues);
-        }
+        let (returned, asked) = called.unwrap_or_else(|failure| (Err(failure), Asked::default()));
         match returned {
             Err(failure) => {
                 if self.is_ours(lease_at, asked.local_response) {

@@ -20,9 +20,8 @@ use crate::{
         cache::{Cache, Key, Rejected},
         limits::MAX_MODULE_BYTES,
     },
-    host::{Host, LogLine, LogSink, RootHost, Speaker},
+    host::{Host, LogLine, LogSink, Speaker},
     instance::State,
-    metrics::{Kind, Own},
 };
 
 pub mod exports;
@@ -121,11 +120,7 @@ impl<H: Host> Filter<H> {
         let wasm = read(&spec.path)?;
         let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
         let instrumented = instrument::instrument(&wasm);
-        let (compiled, source) = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
-        let metrics = log.metrics();
-        if let Some(loads) = metrics.define_own(&LOADS, &[("filter", &spec.name), ("source", source)]) {
-            metrics.add(loads, 1);
-        }
+        let compiled = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
         let module = &compiled.module;
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
@@ -250,20 +245,14 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     }
 }
 
-const LOADS: Own<'_> = Own::new(
-    Kind::Counter,
-    "weir_module_loads",
-    "How often a module was loaded: compiled, taken from the cache, or found in use by the configuration before.",
-);
-
-/// The compiled module: one that is in use already, an artefact of the cache, or made now; and a word for which.
+/// The compiled module: one that is in use already, an artefact of the cache, or made now.
 fn compile(
     engine: &Arc<Engine>,
     cache: &Cache,
     path: &std::path::Path,
     wasm: &[u8],
     say: &dyn Fn(LogLevel, String),
-) -> Result<(Arc<Compiled>, &'static str), LoadError> {
+) -> Result<Arc<Compiled>, LoadError> {
     let key = Key::new(engine, wasm);
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     modules.retain(|module| module.strong_count() > 0);
@@ -273,7 +262,7 @@ fn compile(
         .find(|found| found.key == key && wasmtime::Engine::same(found.module.engine(), engine.wasmtime()));
     if let Some(found) = in_use {
         say(LogLevel::Info, "compiled module is in use already and is shared".into());
-        return Ok((found, "in_use"));
+        return Ok(found);
     }
     let stored = cache.load(key).unwrap_or_else(|rejected| {
         let fate = if matches!(rejected, Rejected::Io(_)) { "is ignored" } else { "was thrown away" };
@@ -293,8 +282,8 @@ fn compile(
             ),
         }
     }
-    let (module, source) = match module {
-        Some(module) => (module, "cache"),
+    let module = match module {
+        Some(module) => module,
         None => {
             let failed = |error| LoadError::Compile { path: path.to_owned(), error };
             let start = Instant::now();
@@ -304,7 +293,7 @@ fn compile(
             if let Err(error) = cache.store(key, &artefact) {
                 say(LogLevel::Warn, format!("compiled module could not be stored in the cache: {error}"));
             }
-            (module, "compiled")
+            module
         }
     };
     // Made here, before fork, so that all workers share the pages.
@@ -313,7 +302,7 @@ fn compile(
         .map_err(|error| LoadError::Compile { path: path.to_owned(), error })?;
     let compiled = Arc::new(Compiled { key, module });
     modules.push(Arc::downgrade(&compiled));
-    Ok((compiled, source))
+    Ok(compiled)
 }
 
 /// The one place where stored native code becomes a module.

@@ -6,7 +6,7 @@
 //!            ▼
 //!          peers: balancer, or resolver ─► idle: a connection that rests, or connect ─► TLS
 //!            ▼                                                                            │
-//!          http1: hyper, over ngx::net::socket ◄──────────────────────────────────────────┘
+//!          http1, or grpc over http2: hyper, over ngx::net::socket ◄──────────────────────┘
 //!            │ response, or fault (and the next peer, where nothing can have come of it)
 //!            ▼
 //!          Shard::called, in a turn of nginx's loop
@@ -19,13 +19,12 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     rc::{Rc, Weak},
     time::Duration,
 };
 
 use weir_core::{
-    host::calls::{CallError, CallEvent, CallToken, HttpCall},
+    host::calls::{CallError, CallEvent, CallFailure, CallToken, GrpcCall, HttpCall},
     shard::Shard,
 };
 
@@ -34,9 +33,9 @@ use crate::{
     ngx::{
         cycle::Cycle,
         net::{
-            lookup::Resolver,
+            address::Address,
+            lookup::{Lookup, Resolver},
             servers::Servers,
-            shadow::Shadow,
             tls::{Tls, sessions::Sessions},
         },
         request::Request,
@@ -46,19 +45,28 @@ use crate::{
 pub(crate) mod allow;
 mod exchange;
 mod fault;
+mod frames;
+mod grpc;
 mod http1;
+mod http2;
 pub(crate) mod idle;
+mod link;
 mod message;
+mod outbox;
 mod peers;
 mod report;
 mod room;
 mod target;
+mod way;
 
 use self::{
     allow::Rules,
-    exchange::{Order, Way},
+    exchange::Order,
+    fault::Fault,
+    grpc::Stop,
+    http2::Shared,
     idle::{Idle, Keeping},
-    peers::Peers,
+    outbox::{Hangup, Outbox},
     report::Reports,
     room::{Room, TaskId},
     target::Target,
@@ -83,12 +91,21 @@ pub(crate) struct Client {
     resolver: Option<Resolver>,
     room: Rc<Room>,
     upstreams: HashMap<Box<[u8]>, Servers>,
-    live: RefCell<HashMap<CallToken, TaskId>>,
+    live: RefCell<HashMap<CallToken, Live>>,
     idle: Idle,
+    shared: Shared,
     sessions: Rc<Sessions>,
     reports: Reports,
     shard: RefCell<Weak<Shard<Ngx>>>,
     is_over: Cell<bool>,
+}
+
+/// A call that is under way.
+#[derive(Debug)]
+struct Live {
+    task: TaskId,
+    /// Where its messages wait, if it is a stream of gRPC.
+    outbox: Option<Outbox>,
 }
 
 impl fmt::Debug for Client {
@@ -96,6 +113,7 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("live", &self.live.borrow().len())
             .field("idle", &self.idle.len())
+            .field("shared", &self.shared.len())
             .finish_non_exhaustive()
     }
 }
@@ -123,6 +141,7 @@ impl Client {
             room: Room::new(),
             upstreams,
             live: RefCell::default(),
+            shared: Shared::default(),
             sessions: Rc::default(),
             reports: Reports::default(),
             shard: RefCell::default(),
@@ -142,6 +161,7 @@ impl Client {
     pub(crate) fn stop(&self) {
         self.is_over.set(true);
         self.idle.close();
+        self.shared.clear();
         self.room.clear();
         self.live.take();
     }
@@ -156,12 +176,10 @@ impl Client {
         maker: Maker<'_>,
         call: &HttpCall<'_>,
     ) -> Result<(), CallError> {
-        if self.is_over.get() {
-            return Err(CallError::Overloaded("nginx ends".into()));
-        }
-        let is_tls = is_https(call.scheme)?;
-        let way = self.way(maker, call.upstream, is_tls)?;
+        self.check()?;
+        let is_tls = way::is_https(call.scheme)?;
         let request = message::request(call).map_err(|reason| CallError::Unknown(reason.into()))?;
+        let way = self.way(maker, call.upstream, is_tls)?;
         let name = self.name(&way, call.authority, is_tls)?;
         let order = Order { way, name, request, most: call.most, rules: Rc::clone(maker.rules) };
         let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
@@ -174,107 +192,157 @@ impl Client {
                     CallEvent::Failed(fault.failure)
                 }
             };
-            client.end(token, event);
+            client.tell(token, event);
         });
-        self.live.borrow_mut().insert(token, task);
+        self.live.borrow_mut().insert(token, Live { task, outbox: None });
         Ok(())
+    }
+
+    /// Begins a gRPC call.
+    ///
+    /// # Errors
+    /// [`CallError`] when it cannot be begun.
+    pub(crate) fn grpc(
+        self: &Rc<Self>,
+        token: CallToken,
+        maker: Maker<'_>,
+        call: &GrpcCall<'_>,
+    ) -> Result<(), CallError> {
+        self.check()?;
+        // As in nginx's `grpc_pass`.
+        let (upstream, is_tls) = match call.upstream.strip_prefix(b"grpcs://") {
+            Some(upstream) => (upstream, true),
+            None => (call.upstream.strip_prefix(b"grpc://").unwrap_or(call.upstream), false),
+        };
+        let outbox = Outbox::default();
+        if let Some(message) = call.message {
+            post(&outbox, message)?;
+            outbox.close();
+        }
+        let authority = match str::from_utf8(upstream) {
+            Ok(upstream) if !upstream.starts_with("unix:") => upstream,
+            Ok(_) | Err(_) => "localhost",
+        };
+        let request = grpc::request(call, authority, is_tls, outbox.clone());
+        let request = request.map_err(|reason| CallError::Unknown(reason.into()))?;
+        let way = self.way(maker, upstream, is_tls)?;
+        let name = self.name(&way, authority.as_bytes(), is_tls)?;
+        let order = grpc::Order { way, name, request, most: call.most, rules: Rc::clone(maker.rules) };
+        let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
+        let client = Rc::clone(self);
+        let hangup = Hangup(outbox.clone());
+        let task = self.room.spawn(async move {
+            let _hangup = hangup;
+            let closed = match grpc::run(&client, token, order, time).await {
+                Ok(closed) => closed,
+                Err(Stop::Unwanted) => return,
+                Err(Stop::Fault(fault)) => {
+                    client.reports.say(&filter, &upstream, &fault);
+                    grpc::closed_by(&fault)
+                }
+            };
+            client.tell(token, CallEvent::Closed(closed));
+        });
+        self.live.borrow_mut().insert(token, Live { task, outbox: Some(outbox) });
+        Ok(())
+    }
+
+    /// Sends one more message on a stream.
+    ///
+    /// # Errors
+    /// [`CallError`] when too much waits to be sent already.
+    pub(crate) fn send(&self, token: CallToken, message: &[u8], last: bool) -> Result<(), CallError> {
+        let outbox = self.outbox(token).ok_or(CallError::Unknown("there is no such stream".into()))?;
+        post(&outbox, message)?;
+        if last {
+            outbox.close();
+        }
+        Ok(())
+    }
+
+    /// No message follows on a stream.
+    pub(crate) fn close(&self, token: CallToken) {
+        if let Some(outbox) = self.outbox(token) {
+            outbox.close();
+        }
+    }
+
+    fn outbox(&self, token: CallToken) -> Option<Outbox> {
+        self.live.borrow().get(&token)?.outbox.clone()
+    }
+
+    /// Looks up the addresses of host `name`.
+    ///
+    /// # Errors
+    /// [`CallError`] when that cannot be.
+    pub(crate) fn resolve(
+        self: &Rc<Self>,
+        token: CallToken,
+        maker: Maker<'_>,
+        name: &str,
+    ) -> Result<(), CallError> {
+        self.check()?;
+        let Some(Target::Host(host, None)) = Target::parse(name.as_bytes()) else {
+            return Err(CallError::Unknown(format!("\"{name}\" is no name of a host").into()));
+        };
+        let resolver = self.resolver_for(&host)?;
+        let lookup = Lookup::new(resolver, host.as_bytes(), self.settings.resolver_time);
+        let (client, filter) = (Rc::clone(self), Box::<str>::from(maker.filter));
+        let task = self.room.spawn(async move {
+            let found = lookup.await;
+            let found = found.map(|all| all.iter().filter_map(Address::ip).collect::<Vec<_>>());
+            let event = match found {
+                Ok(addresses) if !addresses.is_empty() => CallEvent::Resolved(addresses),
+                Ok(_) | Err(_) => {
+                    let fault = Fault::new(CallFailure::Resolve, "the host has no address");
+                    client.reports.say(&filter, host.as_bytes(), &fault);
+                    CallEvent::Failed(fault.failure)
+                }
+            };
+            client.tell(token, event);
+        });
+        self.live.borrow_mut().insert(token, Live { task, outbox: None });
+        Ok(())
+    }
+
+    /// Whether calls can be begun at all.
+    fn check(&self) -> Result<(), CallError> {
+        if self.is_over.get() { Err(CallError::Overloaded("this worker ends".into())) } else { Ok(()) }
     }
 
     /// Ends a call that nobody waits for any more.
     pub(crate) fn cancel(&self, token: CallToken) {
-        let task = self.live.borrow_mut().remove(&token);
-        if let Some(task) = task {
-            self.room.abort(task);
+        let live = self.live.borrow_mut().remove(&token);
+        if let Some(live) = live {
+            self.room.abort(live.task);
         }
     }
 
-    /// Tells core of the last event of a call.
-    fn end(&self, token: CallToken, event: CallEvent) {
+    /// Tells core what has become of a call; false when nobody waits for it.
+    fn tell(&self, token: CallToken, event: CallEvent) -> bool {
         // Before that, since the token may be given again below it. One that has been cancelled is told of nothing.
-        if self.live.borrow_mut().remove(&token).is_none() {
-            return;
-        }
+        let lives = if event.is_last() {
+            self.live.borrow_mut().remove(&token).is_some()
+        } else {
+            self.live.borrow().contains_key(&token)
+        };
         let shard = self.shard.borrow().upgrade();
-        if let Some(shard) = shard {
-            shard.called(token, event);
+        let is_last = event.is_last();
+        let wanted = lives && shard.is_some_and(|shard| shard.called(token, event));
+        if !wanted && !is_last {
+            self.cancel(token);
         }
-    }
-
-    /// How `upstream` is reached by `maker`, as far as that can be said at once.
-    fn way(&self, maker: Maker<'_>, upstream: &[u8], is_tls: bool) -> Result<Way, CallError> {
-        let shown = || String::from_utf8_lossy(upstream);
-        let refused = || {
-            let advice = "add it to \"proxy_wasm_allow_calls\" if it should";
-            CallError::Refused(format!("this filter may not call \"{}\": {advice}", shown()).into())
-        };
-        if let Some(servers) = self.upstreams.get(upstream) {
-            if !maker.rules.allows_name(&upstream.to_ascii_lowercase()) {
-                return Err(refused());
-            }
-            let shadow = Shadow::new(*servers, maker.request);
-            let shadow = shadow.map_err(|error| CallError::Overloaded(error.to_string().into()))?;
-            return Ok(Way::Peers(Peers::Balanced(shadow)));
-        }
-        let unknown = || {
-            let kinds = "it is neither an \"upstream\" block, nor \"unix:/PATH\", HOST[:PORT] or an address";
-            CallError::Unknown(format!("nothing can be called by the name \"{}\": {kinds}", shown()).into())
-        };
-        let default = if is_tls { 443 } else { 80 };
-        match Target::parse(upstream).ok_or_else(unknown)? {
-            Target::Unix(address) => {
-                let name = upstream.strip_suffix(b":").unwrap_or(upstream);
-                if !maker.rules.allows_name(name) {
-                    return Err(refused());
-                }
-                Ok(Way::Peers(Peers::listed(vec![address])))
-            }
-            Target::Ip(ip, port) => {
-                if !maker.rules.allows_address(ip, maker.rules.allows_name(ip.to_string().as_bytes())) {
-                    return Err(refused());
-                }
-                let address = SocketAddr::new(ip, port.unwrap_or(default));
-                Ok(Way::Peers(Peers::listed(vec![address.into()])))
-            }
-            Target::Host(host, port) => {
-                if !maker.rules.may_allow(host.as_bytes()) {
-                    return Err(refused());
-                }
-                let resolver = self.resolver.ok_or_else(|| {
-                    let advice =
-                        "add a \"resolver\" to the \"wasm\" or the \"http\" block, or an \"upstream\" block";
-                    CallError::Unknown(format!("\"{host}\" cannot be looked up: {advice}").into())
-                })?;
-                Ok(Way::Host { resolver, host, port: port.unwrap_or(default) })
-            }
-        }
-    }
-
-    /// The name that the other side has to prove, where the connection is encrypted.
-    fn name(&self, way: &Way, authority: &[u8], is_tls: bool) -> Result<Option<Rc<str>>, CallError> {
-        if !is_tls {
-            return Ok(None);
-        }
-        if self.settings.tls.is_none() {
-            return Err(CallError::Unknown("this nginx is built without TLS".into()));
-        }
-        if let Way::Host { host, .. } = way {
-            return Ok(Some(host.trim_end_matches('.').into()));
-        }
-        let authority = str::from_utf8(authority)
-            .map_err(|_| CallError::Unknown("\":authority\" names no host that can be verified".into()))?;
-        Ok(Some(target::host_of(authority).to_ascii_lowercase().into()))
+        wanted
     }
 }
 
-/// Whether a guest's `:scheme` asks for TLS.
-fn is_https(scheme: Option<&[u8]>) -> Result<bool, CallError> {
-    match scheme {
-        None => Ok(false),
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => Ok(false),
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => Ok(true),
-        Some(other) => {
-            let other = String::from_utf8_lossy(other);
-            Err(CallError::Unknown(format!("\":scheme\" is \"{other}\": it must be http or https").into()))
-        }
+/// `message` waits to be sent.
+fn post(outbox: &Outbox, message: &[u8]) -> Result<(), CallError> {
+    let frame = frames::framed(message);
+    let frame = frame.ok_or(CallError::Overloaded("the message is too long for a frame".into()))?;
+    if outbox.push(frame) {
+        Ok(())
+    } else {
+        Err(CallError::Overloaded("too many messages of this stream wait to be sent".into()))
     }
 }

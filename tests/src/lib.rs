@@ -26,8 +26,11 @@
 //! | [`raw`] | bytes on a socket: HTTP/1.0, pipelining, what no client library sends |
 //! | [`origin`] | a server in this process that records what it was asked |
 //! | [`gateway`] | servers of FastCGI, SCGI and uwsgi |
+//! | [`grpc`] | a gRPC server, tonic's |
+//! | [`dns`] | a server of DNS |
 //! | [`prometheus`] | a real Prometheus that scrapes |
 //! | [`tls`] | certificates, and curl as a client |
+//! | [`authority`] | an authority that issues certificates |
 //! | [`wasm`] | modules made on the spot, the broken ones above all |
 //! | [`trace`] | the callbacks that the guest `trace` has logged |
 //! | [`digest`] | the hash that the guest `body_reader` logs |
@@ -40,10 +43,13 @@
 //! an alert fails the test it happened in.
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod client;
 pub mod conf;
 pub mod digest;
+pub mod dns;
 pub mod gateway;
+pub mod grpc;
 pub mod http;
 pub mod nginx;
 pub mod origin;

@@ -224,15 +224,24 @@ impl Listener {
         self.listener.local_addr().expect("an address")
     }
 
+    /// Waits for a connection, of which nothing is read.
+    ///
+    /// # Panics
+    /// When nobody connects in time.
+    #[must_use]
+    pub fn accept_raw(&self) -> Raw {
+        let (stream, _) = wait::poll(|| self.listener.accept().ok()).expect("a connection from nginx");
+        stream.set_nonblocking(false).expect("a socket that blocks");
+        Raw::new(stream)
+    }
+
     /// Waits for a connection, and reads the head of the first request on it.
     ///
     /// # Panics
     /// When nobody connects in time, or what comes is no request.
     #[must_use]
     pub fn accept(&self) -> Raw {
-        let (stream, _) = wait::poll(|| self.listener.accept().ok()).expect("a connection from nginx");
-        stream.set_nonblocking(false).expect("a socket that blocks");
-        let mut raw = Raw::new(stream);
+        let mut raw = self.accept_raw();
         let end = raw.find(b"\r\n\r\n") + 4;
         raw.unread.drain(..end);
         raw

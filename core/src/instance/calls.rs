@@ -94,8 +94,6 @@ impl<H: Host> Drop for State<H> {
     fn drop(&mut self) {
         let calls = self.contexts.take_all_calls();
         self.end_calls(calls);
-        self.contexts.reset();
-        self.recount();
     }
 }
 

@@ -8,7 +8,6 @@ use super::{
     image::{Mapped, PAGE, Writes},
     protect::Entered,
     snapshot::Snapshot,
-    stats::Dropped,
     tracker::{Reset, Tracker, Tracking},
 };
 
@@ -60,25 +59,17 @@ impl Pristine {
         self.tracker.as_ref()?.enter()
     }
 
-    /// Puts memory and globals back.
-    ///
-    /// # Errors
-    /// When they cannot be.
-    pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> Result<(), Dropped> {
-        let tracker = self.tracker.as_mut().ok_or(Dropped::Renewed)?;
+    /// Puts memory and globals back; false when they cannot be.
+    pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> bool {
+        let Some(tracker) = &mut self.tracker else { return false };
         let base = self.mapped.base().as_ptr().cast_const();
         let len = self.mapped.image().bytes().len();
         // A guest may have made its memory larger.
         let same = base == self.memory.data_ptr(&store) && len == self.memory.data_size(&store);
-        if !same {
-            return Err(Dropped::Grown);
+        if !same || tracker.reset(&self.mapped) != Reset::Done {
+            return false;
         }
-        if tracker.reset(&self.mapped) != Reset::Done {
-            return Err(Dropped::Written);
-        }
-        let set = self.globals.iter().all(|(global, value)| global.set(&mut store, *value).is_ok());
-        // A value fits the global that it was read from.
-        if set { Ok(()) } else { Err(Dropped::Failed) }
+        self.globals.iter().all(|(global, value)| global.set(&mut store, *value).is_ok())
     }
 }
 
@@ -94,7 +85,7 @@ mod tests {
         filter::{Callback, Filter, FilterSpec},
         instance::{Home, Instance},
         plan::{Isolation, Plugin},
-        pool::{image::Images, snapshot::Snapshot, stats::Dropped, tracker::Tracking},
+        pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
         testing::{Memory, Request, Worker},
     };
 
@@ -217,7 +208,7 @@ mod tests {
                 for round in 0..20 {
                     assert_eq!(kept.contents(), bench.contents, "{name}, {tracking:?}, round {round}");
                     whole_request(&mut kept, round);
-                    if kept.reset().is_ok() {
+                    if kept.reset() {
                         resets += 1;
                     } else {
                         // It has made its memory larger.
@@ -282,7 +273,7 @@ mod tests {
                     prop_assert_eq!(&kept.contents(), &bench.contents);
                     request(&mut kept, *address, false);
                     prop_assert_ne!(&kept.contents(), &bench.contents);
-                    prop_assert_eq!(kept.reset(), Ok(()));
+                    prop_assert!(kept.reset());
                 }
                 prop_assert_eq!(&kept.contents(), &bench.contents);
             }
@@ -295,7 +286,7 @@ mod tests {
         for tracking in trackers() {
             let mut kept = bench.begin(Some(tracking));
             request(&mut kept, 100, true);
-            assert_eq!(kept.reset(), Err(Dropped::Grown));
+            assert!(!kept.reset());
         }
     }
 
@@ -306,7 +297,7 @@ mod tests {
             let mut once = bench.begin(tracking);
             assert_eq!(once.contents(), bench.contents);
             request(&mut once, 5000, false);
-            assert_eq!(once.reset(), Err(Dropped::Renewed));
+            assert!(!once.reset());
         }
     }
 }

@@ -15,7 +15,6 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod loading;
-mod numbers;
 mod policy;
 mod random;
 mod recorder;

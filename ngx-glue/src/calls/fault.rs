@@ -13,6 +13,8 @@ pub(crate) struct Fault {
     pub(crate) detail: String,
     /// Whether another peer may be tried: nothing can have come of the request.
     pub(crate) is_harmless: bool,
+    /// Why a stream of HTTP/2 was reset, where it was.
+    pub(crate) reset: Option<h2::Reason>,
 }
 
 impl fmt::Display for Fault {
@@ -24,7 +26,7 @@ impl fmt::Display for Fault {
 impl Fault {
     /// A failure, after which nothing is tried again.
     pub(crate) fn new(failure: CallFailure, detail: impl Into<String>) -> Self {
-        Self { failure, detail: detail.into(), is_harmless: false }
+        Self { failure, detail: detail.into(), is_harmless: false, reset: None }
     }
 
     /// A failure before anything of the request has been sent.
@@ -50,7 +52,10 @@ impl Fault {
         }
         let cause = root_cause(error);
         let system = cause.downcast_ref::<io::Error>();
-        let failure = if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        let stream = cause.downcast_ref::<h2::Error>();
+        let failure = if let Some(stream) = stream {
+            if stream.is_library() { CallFailure::Protocol } else { CallFailure::Reset }
+        } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             CallFailure::Reset
         } else if let Some(system) = system {
             match system.kind() {
@@ -66,7 +71,7 @@ impl Fault {
             cause if cause == error.to_string() => cause,
             cause => format!("{error}: {cause}"),
         };
-        Self::new(failure, detail)
+        Self { reset: stream.and_then(h2::Error::reason), ..Self::new(failure, detail) }
     }
 }
 

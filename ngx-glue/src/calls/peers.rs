@@ -1,5 +1,8 @@
 //! The peers of a call, one after the other: those that a balancer chooses, or the addresses of a name.
 
+use std::time::Duration;
+
+use super::link::Deadline;
 use crate::ngx::net::{
     address::Address,
     shadow::{Choice, End, Shadow},
@@ -57,8 +60,14 @@ impl Peers {
         }
     }
 
+    /// How long connecting to the one that has been chosen may take: where others could be tried, it leaves them half of
+    /// the time.
+    pub(crate) fn share(&mut self, deadline: &Deadline) -> Duration {
+        if self.has_others() { deadline.rest() / 2 } else { deadline.rest() }
+    }
+
     /// Whether there may be another one besides the one that has been chosen.
-    pub(crate) fn has_others(&mut self) -> bool {
+    fn has_others(&mut self) -> bool {
         match self {
             // The one that has been chosen is counted until it has failed.
             Self::Balanced(shadow) => shadow.tries() > 1,

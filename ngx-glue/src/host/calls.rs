@@ -4,27 +4,57 @@ use std::rc::Rc;
 
 use weir_core::host::{
     Calls,
-    calls::{By, CallError, CallToken, HttpCall},
+    calls::{By, CallError, CallToken, GrpcCall, HttpCall},
 };
 
 use super::{root::Worker, stream::RequestToken};
-use crate::calls::Maker;
+use crate::calls::{Client, Maker};
 
 /// What is answered in the master, which tries a configuration out.
 const NOT_HERE: CallError = CallError::Overloaded(std::borrow::Cow::Borrowed("only workers make calls"));
 
-impl Calls<RequestToken> for Worker {
-    fn http(&self, token: CallToken, by: By<'_, RequestToken>, call: &HttpCall<'_>) -> Result<(), CallError> {
+impl Worker {
+    /// Lends the client, and who calls by it.
+    fn with_client<T>(
+        &self,
+        by: By<'_, RequestToken>,
+        call: impl FnOnce(&Rc<Client>, Maker<'_>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let (client, allowed) = self.calls.as_ref().ok_or(NOT_HERE)?;
         let request = by.stream.and_then(RequestToken::request);
         let rules = request.and_then(|request| request.location()?.call_rules().map(Rc::clone));
         let rules = rules.unwrap_or_else(|| allowed.get(by.rules));
-        client.http(token, Maker { request, rules: &rules, filter: by.filter }, call)
+        call(client, Maker { request, rules: &rules, filter: by.filter })
+    }
+}
+
+impl Calls<RequestToken> for Worker {
+    fn http(&self, token: CallToken, by: By<'_, RequestToken>, call: &HttpCall<'_>) -> Result<(), CallError> {
+        self.with_client(by, |client, maker| client.http(token, maker, call))
+    }
+
+    fn grpc(&self, token: CallToken, by: By<'_, RequestToken>, call: &GrpcCall<'_>) -> Result<(), CallError> {
+        self.with_client(by, |client, maker| client.grpc(token, maker, call))
+    }
+
+    fn send(&self, token: CallToken, message: &[u8], last: bool) -> Result<(), CallError> {
+        let (client, _) = self.calls.as_ref().ok_or(NOT_HERE)?;
+        client.send(token, message, last)
+    }
+
+    fn close(&self, token: CallToken) {
+        if let Some((client, _)) = &self.calls {
+            client.close(token);
+        }
     }
 
     fn cancel(&self, token: CallToken) {
         if let Some((client, _)) = &self.calls {
             client.cancel(token);
         }
+    }
+
+    fn resolve(&self, token: CallToken, by: By<'_, RequestToken>, name: &str) -> Result<(), CallError> {
+        self.with_client(by, |client, maker| client.resolve(token, maker, name))
     }
 }

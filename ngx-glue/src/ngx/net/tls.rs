@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    io,
+    fmt, io,
     net::IpAddr,
     ptr::NonNull,
     rc::Rc,
@@ -54,6 +54,8 @@ pub(crate) struct Tls {
 pub(crate) enum Inside {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Inside {
@@ -61,7 +63,17 @@ impl Inside {
     const fn offer(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"\x08http/1.1",
+            Self::Http2 => b"\x02h2",
         }
+    }
+}
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! TLS in an nginx that is built without it: there is none.
 
 use std::{
-    io,
+    fmt, io,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -32,6 +32,17 @@ pub(crate) enum Tls {}
 pub(crate) enum Inside {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        })
+    }
 }
 
 impl Tls {

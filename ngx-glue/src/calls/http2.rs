@@ -1,0 +1,156 @@
+//! Connections that many streams share, by HTTP/2: of this worker, one for each peer and name.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::{Rc, Weak},
+    task::Poll,
+};
+
+use hyper::{
+    client::conn::http2::{Builder, SendRequest},
+    rt::Executor,
+};
+
+use super::{Client, fault::Fault, idle::PeerKey, outbox::Outbox, room::Room};
+use crate::ngx::net::{sleep::Sleep, socket::Socket};
+
+/// Bytes that the other side may send ahead, on a stream and on a connection.
+const WINDOW: u32 = 1 << 20;
+
+/// The connections that can take another stream.
+#[derive(Debug, Default)]
+pub(crate) struct Shared(RefCell<HashMap<PeerKey, Link>>);
+
+/// A connection, as long as this or another clone of it is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// By which requests are sent.
+    pub(crate) sender: SendRequest<Outbox>,
+    /// Streams that use it, and whether there was one since it was looked at last.
+    uses: Rc<(Cell<usize>, Cell<bool>)>,
+}
+
+/// One stream's use of a connection.
+#[derive(Debug)]
+pub(crate) struct Use(Rc<(Cell<usize>, Cell<bool>)>);
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get().saturating_sub(1));
+        self.0.1.set(true);
+    }
+}
+
+impl Link {
+    /// A stream uses it, as long as the answer is there.
+    pub(crate) fn begin(&self) -> Use {
+        self.uses.0.set(self.uses.0.get() + 1);
+        Use(Rc::clone(&self.uses))
+    }
+
+    /// Whether no stream uses it, and none has since this was asked before.
+    fn is_forgotten(&self) -> bool {
+        let was_used = self.uses.1.replace(false);
+        self.uses.0.get() == 0 && !was_used
+    }
+}
+
+impl Shared {
+    /// One that leads there.
+    pub(crate) fn get(&self, key: &PeerKey) -> Option<Link> {
+        let mut links = self.0.borrow_mut();
+        let link = links.get(key)?;
+        if link.sender.is_closed() {
+            links.remove(key);
+            return None;
+        }
+        Some(link.clone())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Forgets all: each ends when its streams have.
+    pub(crate) fn clear(&self) {
+        let all = self.0.take();
+        drop(all);
+    }
+}
+
+/// Begins HTTP/2 over `socket`, which leads to `key`. Others may use the connection as well from here on.
+///
+/// # Errors
+/// When the connection breaks.
+pub(crate) async fn begin(client: &Rc<Client>, key: PeerKey, socket: Socket) -> Result<Link, Fault> {
+    let mut builder = Builder::new(Spawner(Rc::downgrade(&client.room)));
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let begun = builder.handshake(socket).await;
+    let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error, 0))?;
+    let link = Link { sender, uses: Rc::default() };
+    // Several calls may have connected at the same time: the first one's is shared.
+    let is_shared = {
+        let mut links = client.shared.0.borrow_mut();
+        let is_first = !links.contains_key(&key);
+        if is_first {
+            links.insert(key.clone(), link.clone());
+        }
+        is_first
+    };
+    let (weak, time) = (Rc::downgrade(client), client.settings.keeping.time);
+    client.room.spawn(async move {
+        let mut connection = pin!(connection);
+        let mut sleep = Sleep::idly(time);
+        poll_fn(|context| {
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            while is_shared && Pin::new(&mut sleep).poll(context).is_ready() {
+                sleep = Sleep::idly(time);
+                rest(&weak, &key);
+            }
+            Poll::Pending
+        })
+        .await;
+        if is_shared {
+            forget(&weak, &key);
+        }
+    });
+    Ok(link)
+}
+
+/// Forgets a connection that no stream has used for a while.
+fn rest(client: &Weak<Client>, key: &PeerKey) {
+    let Some(client) = client.upgrade() else { return };
+    let is_forgotten = client.shared.0.borrow().get(key).is_some_and(Link::is_forgotten);
+    if is_forgotten {
+        let link = client.shared.0.borrow_mut().remove(key);
+        drop(link);
+    }
+}
+
+/// Forgets a connection that has ended.
+fn forget(client: &Weak<Client>, key: &PeerKey) {
+    let Some(client) = client.upgrade() else { return };
+    let is_closed = client.shared.0.borrow().get(key).is_some_and(|link| link.sender.is_closed());
+    if is_closed {
+        let link = client.shared.0.borrow_mut().remove(key);
+        drop(link);
+    }
+}
+
+/// Runs what hyper wants to have run beside a connection.
+#[derive(Debug, Clone)]
+struct Spawner(Weak<Room>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Spawner {
+    fn execute(&self, future: F) {
+        if let Some(room) = self.0.upgrade() {
+            room.spawn(future);
+        }
+    }
+}

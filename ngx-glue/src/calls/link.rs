@@ -1,0 +1,89 @@
+//! Connections to peers: made in time, and encrypted where they have to be.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use weir_core::host::calls::CallFailure;
+
+use super::{Client, fault::Fault};
+use crate::ngx::net::{
+    address::Address,
+    connect::connect,
+    sleep::Sleep,
+    socket::Socket,
+    tls::{Inside, sessions::Saved},
+};
+
+/// The end of a call's time.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    /// `None` for a call that lasts until one side ends it.
+    sleep: Option<Sleep>,
+    end: Instant,
+}
+
+/// How long is left where there is no end: for connecting, as long as nginx takes (`proxy_connect_timeout`).
+const ENDLESS: Duration = Duration::from_secs(60);
+
+impl Deadline {
+    /// It is over when `time` has passed; `None` for never.
+    pub(crate) fn new(time: Option<Duration>) -> Self {
+        Self { sleep: time.map(Sleep::new), end: Instant::now() + time.unwrap_or(ENDLESS) }
+    }
+
+    /// What remains.
+    pub(crate) fn rest(&self) -> Duration {
+        match &self.sleep {
+            Some(_) => self.end.saturating_duration_since(Instant::now()),
+            None => ENDLESS,
+        }
+    }
+
+    /// Waits for `step`, until the time is over.
+    pub(crate) async fn within<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Fault> {
+        let mut step = pin!(step);
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = step.as_mut().poll(context) {
+                return Poll::Ready(Ok(answer));
+            }
+            match self.sleep.as_mut() {
+                Some(sleep) => Pin::new(sleep).poll(context).map(|()| Err(Fault::timeout())),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// Connects to the peer at `address`, in `time`; encrypted, if it has to prove to be `name`.
+pub(crate) async fn open(
+    client: &Client,
+    time: Duration,
+    address: Address,
+    name: Option<&Rc<str>>,
+    inside: Inside,
+) -> Result<Socket, Fault> {
+    let failed = |failure, error: io::Error| Fault::harmless(failure, format!("{address}: {error}"));
+    let late = |_| Fault::harmless(CallFailure::Timeout, format!("{address}: connecting takes too long"));
+    let mut deadline = Deadline::new(Some(time));
+    let socket = connect(&address).map_err(|error| failed(CallFailure::Connect, error))?;
+    let connected = deadline.within(poll_fn(|context| socket.poll_connected(context))).await.map_err(late)?;
+    connected.map_err(|error| failed(CallFailure::Connect, error))?;
+    let (Some(name), Some(tls)) = (name, client.settings.tls.as_ref()) else { return Ok(socket) };
+    let saved = Rc::new(Saved::new(&client.sessions, address, name));
+    socket.encrypt(tls, name, inside, saved).map_err(|error| failed(CallFailure::Tls, error))?;
+    let encrypted = poll_fn(|context| socket.poll_encrypted(tls, name, context));
+    let encrypted = deadline.within(encrypted).await.map_err(late)?;
+    encrypted.map_err(|error| failed(CallFailure::Tls, error))?;
+    if !socket.speaks(inside) {
+        let detail = format!("{address}: the other side does not speak {inside}");
+        return Err(Fault::harmless(CallFailure::Protocol, detail));
+    }
+    Ok(socket)
+}

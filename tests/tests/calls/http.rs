@@ -1,0 +1,237 @@
+//! Calls over HTTP/1.1 to an address.
+
+use std::thread;
+
+use serde_json::json;
+use weir_tests::{Conf, Nginx, Origin, Reply, raw::Listener};
+
+use super::{assert_failed, conf, header, outcome, outcomes, status};
+
+#[test]
+fn a_request_arrives_as_it_was_made_and_its_response_comes_back() {
+    let origin =
+        Origin::start(|_| Reply::status(418).header("x-two", "1").header("x-two", "2").body("short"));
+    let nginx = Nginx::start(conf(""));
+    let outcome = outcome(
+        &nginx,
+        json!({
+            "upstream": origin.address().to_string(), "method": "PUT", "path": "/a/b?c={d}|e#f", "authority": "api.example:81",
+            "headers": [["X-One", "eins"], ["x-one", "zwei"], ["connection", "close"], ["content-length", "9"]],
+            "body": "0123456789", "repeat": 1000,
+        }),
+    );
+    assert_eq!((status(&outcome), &outcome["body"]), (418, &json!("short")), "{outcome}");
+    assert_eq!(header(&outcome, "content-length"), Some("5"));
+    let two =
+        outcome["headers"].as_array().expect("headers").iter().filter(|pair| pair[0] == "x-two").count();
+    assert_eq!(two, 2);
+    let seen = origin.last();
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("PUT", "/a/b?c={d}|e"));
+    assert_eq!((seen.header("host"), seen.headers("x-one")), (Some("api.example:81"), vec!["eins", "zwei"]));
+    assert_eq!((seen.header("connection"), seen.header("content-length")), (None, Some("10000")));
+    assert_eq!(seen.body, "0123456789".repeat(1000).as_bytes());
+}
+
+#[test]
+fn every_callback_makes_calls() {
+    let origin = Origin::start(|_| Reply::text("called"));
+    let order = json!([{"upstream": origin.address().to_string()}]);
+    for isolation in ["stream", "none"] {
+        let nginx = Nginx::start(conf(&format!("proxy_wasm_isolation {isolation};")));
+        for when in ["reqh", "reqb", "resh"] {
+            let outcomes = outcomes(&nginx, when, &order);
+            assert_eq!(status(&outcomes[0]), 200, "{when}: {outcomes:?}");
+        }
+        for when in ["resb", "done"] {
+            let mark = nginx.mark();
+            let request =
+                weir_tests::Request::get("/").header("x-calls", &order.to_string()).header("x-when", when);
+            assert_eq!(nginx.send(request).text(), "answered", "{when}");
+            nginx.wait_for_log_since(
+                mark,
+                "calls: stream [{\"refused\":null,\"error\":null,\"headers\":[[\":status\",\"200\"]",
+            );
+        }
+    }
+}
+
+#[test]
+fn calls_are_made_at_once_and_from_each_other_s_callbacks() {
+    let origin = Origin::start(|seen| Reply::text(seen.target.clone()));
+    let nginx = Nginx::start(conf(""));
+    let address = origin.address().to_string();
+    let order = |path: &str| json!({"upstream": address, "path": path});
+    let mut last = order("/last");
+    last["then"] = json!([order("/then"), order("/more")]);
+    let mut all: Vec<_> = (0..20).map(|number| order(&format!("/{number}"))).collect();
+    all.push(last);
+    let outcomes = outcomes(&nginx, "reqh", &json!(all));
+    let bodies: Vec<_> = outcomes.iter().map(|outcome| outcome["body"].as_str().expect("a body")).collect();
+    assert_eq!(bodies.len(), 23, "{bodies:?}");
+    assert_eq!((bodies[7], bodies[20], bodies[21], bodies[22]), ("/7", "/last", "/then", "/more"));
+}
+
+#[test]
+fn a_root_context_calls_on_its_ticks() {
+    let origin = Origin::start(|_| Reply::text("tock"));
+    let configuration = json!({"every": 10, "calls": [{"upstream": origin.address().to_string()}]});
+    let conf = Conf::new()
+        .guest("calls")
+        .workers(1)
+        .server(&format!("location / {{ proxy_wasm calls '{configuration}'; return 200; }}"));
+    let nginx = Nginx::start(conf);
+    for _ in 0..3 {
+        let line = nginx.wait_for_log_since(nginx.mark(), "calls: root ");
+        assert!(line.contains("tock"), "{line}");
+    }
+}
+
+#[test]
+fn trailers_and_chunks_pass_both_ways() {
+    let origin = Listener::start();
+    let nginx = Nginx::start(conf(""));
+    let order = json!({
+        "upstream": origin.address().to_string(), "method": "POST", "body": "sent", "trailers": [["x-sum", "7"]],
+    });
+    let outcome = thread::scope(|scope| {
+        let called = scope.spawn(|| outcome(&nginx, order));
+        let mut connection = origin.accept();
+        // The body comes in chunks, and trailers behind the last one.
+        assert_eq!(connection.read(24), b"4\r\nsent\r\n0\r\nx-sum: 7\r\n\r\n");
+        // Extensions of chunks say nothing that anybody has to know.
+        connection.write(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n\
+             5;a=b;c=\"d;e\"\r\nfirst\r\n0006 \r\nsecond\r\n0;last\r\nX-End: yes\r\n\r\n",
+        );
+        called.join().expect("the client")
+    });
+    assert_eq!((status(&outcome), &outcome["body"]), (200, &json!("firstsecond")), "{outcome}");
+    assert_eq!(outcome["trailers"], json!([["x-end", "yes"]]));
+}
+
+/// What a peer does, byte by byte, and the word for it.
+#[test]
+fn responses_that_are_none_fail() {
+    let long = format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x-one-of-many: 0123456789\r\n".repeat(60));
+    let cases: [(&str, &str); 9] = [
+        ("", "reset"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "reset"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "reset"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsho", "reset"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk", "protocol"),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "protocol"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n", "too_large"),
+        (&long, "too_large"),
+        (&many, "too_large"),
+    ];
+    let nginx = Nginx::start(conf("").wasm("call_response_limit 1k;"));
+    for (answer, word) in cases {
+        let origin = Listener::start();
+        let order = json!({"upstream": origin.address().to_string(), "method": "POST"});
+        let outcome = thread::scope(|scope| {
+            let called = scope.spawn(|| outcome(&nginx, order));
+            // nginx closes as soon as it has seen enough, which the listener may notice while it writes.
+            origin.accept().try_write(answer);
+            called.join().expect("the client")
+        });
+        let answer = &answer[..answer.len().min(60)];
+        assert_eq!(outcome["error"], json!(word), "{answer:?}: {outcome}");
+        assert_failed(&nginx, &outcome, word);
+    }
+}
+
+#[test]
+fn bodies_have_a_bound() {
+    let origin = Origin::start(|seen| {
+        let size: usize = seen.target[1..].parse().expect("a size");
+        Reply::chunks(vec![vec![b'x'; 1024]; size / 1024])
+    });
+    let nginx = Nginx::start(conf("").wasm("call_response_limit 64k;"));
+    let call = |path: &str| outcome(&nginx, json!({"upstream": origin.address().to_string(), "path": path}));
+    let whole = call("/65536");
+    assert_eq!((status(&whole), &whole["size"]), (200, &json!(65536)));
+    assert_failed(&nginx, &call("/66560"), "too_large");
+}
+
+#[test]
+fn time_has_a_bound() {
+    let silent = Listener::start();
+    let nginx = Nginx::start(conf("").wasm("call_timeout 100ms;"));
+    for timeout in [50, 0] {
+        let order = json!({"upstream": silent.address().to_string(), "timeout": timeout});
+        let outcome = thread::scope(|scope| {
+            let called = scope.spawn(|| outcome(&nginx, order));
+            let connection = silent.accept();
+            let outcome = called.join().expect("the client");
+            drop(connection);
+            outcome
+        });
+        assert_failed(&nginx, &outcome, "timeout");
+    }
+    let line = nginx.wait_for_log("a call to ");
+    assert!(line.contains("has failed: timeout: 127.0.0.1:"), "{line}");
+}
+
+#[test]
+fn nobody_listens() {
+    let nginx = Nginx::start(conf(""));
+    let mark = nginx.mark();
+    for _ in 0..5 {
+        assert_failed(&nginx, &outcome(&nginx, json!({"upstream": "127.0.0.1:1"})), "connect");
+    }
+    let missing = json!({"upstream": format!("unix:{}/no.sock", nginx.prefix().display())});
+    assert_failed(&nginx, &outcome(&nginx, missing), "connect");
+    let log = nginx.log_since(mark);
+    assert_eq!(log.matches("a call to \"127.0.0.1:1\" has failed").count(), 1, "once in a burst: {log}");
+    assert!(log.contains("connect: 127.0.0.1:1: Connection refused"), "{log}");
+}
+
+#[test]
+fn a_socket_of_the_machine_is_called() {
+    let nginx = Nginx::start(conf("").server("listen unix:@PREFIX@/s.sock; return 200 inside;"));
+    let order = json!({"upstream": format!("unix:{}/s.sock", nginx.prefix().display())});
+    assert_eq!(outcome(&nginx, order)["body"], json!("inside"));
+}
+
+#[test]
+fn connections_are_kept_until_they_have_done_enough() {
+    let conf =
+        conf("").server("keepalive_requests 3; location / { return 200 $connection/$connection_requests; }");
+    let place = |nginx: &Nginx| {
+        let outcome = outcome(nginx, json!({"upstream": nginx.address_of(1).to_string()}));
+        outcome["body"].as_str().expect("a body").to_owned()
+    };
+    let requests = |nginx: &Nginx, count: usize| {
+        let places: Vec<_> = (0..count).map(|_| place(nginx)).collect();
+        places.iter().map(|place| place.split('/').nth(1).expect("a number").to_owned()).collect::<Vec<_>>()
+    };
+    let nginx = Nginx::start(conf.clone());
+    // The other side ends each third one.
+    assert_eq!(requests(&nginx, 7), ["1", "2", "3", "1", "2", "3", "1"]);
+    drop(nginx);
+    let nginx = Nginx::start(conf.clone().wasm("call_keepalive 1 requests=2;"));
+    assert_eq!(requests(&nginx, 5), ["1", "2", "1", "2", "1"]);
+    drop(nginx);
+    let nginx = Nginx::start(conf.wasm("call_keepalive off;"));
+    assert_eq!(requests(&nginx, 3), ["1", "1", "1"]);
+}
+
+#[test]
+fn a_connection_that_was_closed_meanwhile_is_not_used() {
+    let origin = Listener::start();
+    let nginx = Nginx::start(conf(""));
+    let order = json!({"upstream": origin.address().to_string(), "method": "POST"});
+    for _ in 0..3 {
+        let outcome = thread::scope(|scope| {
+            let called = scope.spawn(|| outcome(&nginx, order.clone()));
+            let mut connection = origin.accept();
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            let outcome = called.join().expect("the client");
+            // Now it rests; and is closed by the other side.
+            drop(connection);
+            outcome
+        });
+        assert_eq!(status(&outcome), 200, "{outcome}");
+    }
+}
