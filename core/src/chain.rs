@@ -372,14 +372,21 @@ impl<H: Host> Chain<H> {
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (Ok(None), Asked::default());
+                return (Ok(None), Asked::default(), Vec::new());
             }
             let [_, a, b, c, d] = params;
             let returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
             let asked = instance.asked();
-            (returned.and_then(|returned| instance.end_completed().map(|()| returned)), asked)
+            let returned = returned.and_then(|returned| instance.end_completed().map(|()| returned));
+            (returned, asked, instance.take_asked_queues())
         });
-        let (returned, asked) = called.unwrap_or_else(|failure| (Err(failure), Asked::default()));
+        let (returned, asked, queues) =
+            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), Vec::new()));
+        if !queues.is_empty()
+            && let Some(group) = self.group(at)
+        {
+            self.shard.pool.adopt_queues(group, &queues);
+        }
         match returned {
             Err(failure) => {
                 if self.is_ours(lease_at, asked.local_response) {

@@ -17,7 +17,7 @@ pub mod limits;
 mod ticker;
 
 pub use config::{Settings, Tracking};
-pub use ticker::Ticker;
+pub use ticker::{Beat, Ticker};
 
 /// The engine could not be made with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,15 @@ impl Engine {
     /// # Errors
     /// When the system has no thread to give.
     pub fn ticker(&self) -> io::Result<Ticker> {
-        Ticker::start(self.wasmtime.clone(), self.settings.tick)
+        self.watched_ticker(|_| ())
+    }
+
+    /// The same; each time the thread has woken up it calls `watch`, which has to be quick.
+    ///
+    /// # Errors
+    /// As [`ticker`](Self::ticker).
+    pub fn watched_ticker(&self, watch: impl FnMut(Beat) + Send + 'static) -> io::Result<Ticker> {
+        Ticker::start(self.wasmtime.clone(), self.settings.tick, watch)
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {

@@ -20,8 +20,9 @@ use crate::{
         cache::{Cache, Key, Rejected},
         limits::MAX_MODULE_BYTES,
     },
-    host::{Host, LogLine, LogSink, Speaker},
+    host::{Host, LogLine, LogSink, RootHost, Speaker},
     instance::State,
+    metrics::{Kind, Own},
 };
 
 pub mod exports;
@@ -120,7 +121,11 @@ impl<H: Host> Filter<H> {
         let wasm = read(&spec.path)?;
         let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
         let instrumented = instrument::instrument(&wasm);
-        let compiled = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
+        let (compiled, source) = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
+        let metrics = log.metrics();
+        if let Some(loads) = metrics.define_own(&LOADS, &[("filter", &spec.name), ("source", source)]) {
+            metrics.add(loads, 1);
+        }
         let module = &compiled.module;
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
@@ -245,14 +250,20 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     }
 }
 
-/// The compiled module: one that is in use already, an artefact of the cache, or made now.
+const LOADS: Own<'_> = Own::new(
+    Kind::Counter,
+    "weir_module_loads",
+    "How often a module was loaded: compiled, taken from the cache, or found in use by the configuration before.",
+);
+
+/// The compiled module: one that is in use already, an artefact of the cache, or made now; and a word for which.
 fn compile(
     engine: &Arc<Engine>,
     cache: &Cache,
     path: &std::path::Path,
     wasm: &[u8],
     say: &dyn Fn(LogLevel, String),
-) -> Result<Arc<Compiled>, LoadError> {
+) -> Result<(Arc<Compiled>, &'static str), LoadError> {
     let key = Key::new(engine, wasm);
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     modules.retain(|module| module.strong_count() > 0);
@@ -262,7 +273,7 @@ fn compile(
         .find(|found| found.key == key && wasmtime::Engine::same(found.module.engine(), engine.wasmtime()));
     if let Some(found) = in_use {
         say(LogLevel::Info, "compiled module is in use already and is shared".into());
-        return Ok(found);
+        return Ok((found, "in_use"));
     }
     let stored = cache.load(key).unwrap_or_else(|rejected| {
         let fate = if matches!(rejected, Rejected::Io(_)) { "is ignored" } else { "was thrown away" };
@@ -282,8 +293,8 @@ fn compile(
             ),
         }
     }
-    let module = match module {
-        Some(module) => module,
+    let (module, source) = match module {
+        Some(module) => (module, "cache"),
         None => {
             let failed = |error| LoadError::Compile { path: path.to_owned(), error };
             let start = Instant::now();
@@ -293,7 +304,7 @@ fn compile(
             if let Err(error) = cache.store(key, &artefact) {
                 say(LogLevel::Warn, format!("compiled module could not be stored in the cache: {error}"));
             }
-            module
+            (module, "compiled")
         }
     };
     // Made here, before fork, so that all workers share the pages.
@@ -302,7 +313,7 @@ fn compile(
         .map_err(|error| LoadError::Compile { path: path.to_owned(), error })?;
     let compiled = Arc::new(Compiled { key, module });
     modules.push(Arc::downgrade(&compiled));
-    Ok(compiled)
+    Ok((compiled, source))
 }
 
 /// The one place where stored native code becomes a module.

@@ -20,7 +20,7 @@ use crate::{
     filter::Callback,
     host::{Host, RootHost},
     metrics::recorder,
-    pool::pristine::Pristine,
+    pool::{pristine::Pristine, stats::Dropped},
     wasi,
 };
 
@@ -55,15 +55,17 @@ impl<H: Host> std::fmt::Debug for Instance<H> {
 }
 
 impl<H: Host> Instance<H> {
-    /// Puts the instance back to what it was when it began, for another request. False when that cannot be done: it has
-    /// to be given up.
-    pub(crate) fn reset(&mut self) -> bool {
-        let (Some(pristine), false) = (&mut self.pristine, self.failed) else { return false };
-        if !pristine.restore(&mut self.store) {
-            return false;
+    /// Puts the instance back to what it was when it began, for another request.
+    ///
+    /// # Errors
+    /// When that cannot be done: it has to be given up.
+    pub(crate) fn reset(&mut self) -> Result<(), Dropped> {
+        if self.failed {
+            return Err(Dropped::Failed);
         }
+        self.pristine.as_mut().ok_or(Dropped::Configured)?.restore(&mut self.store)?;
         self.store.data_mut().reset();
-        true
+        Ok(())
     }
 
     /// From now on it lives in the worker, as the instance of group number `group`: what its root contexts have asked
@@ -85,6 +87,17 @@ impl<H: Host> Instance<H> {
     /// or queue.
     pub(crate) fn queue(&self, root: usize, at: usize) -> Option<u32> {
         self.store.data().contexts.queue(root, at)
+    }
+
+    /// Queues that were registered in it, while it is a request's own, since this was asked last: with the numbers of
+    /// their root contexts.
+    pub(crate) fn take_asked_queues(&mut self) -> Vec<(usize, u32)> {
+        std::mem::take(&mut self.store.data_mut().asked_queues)
+    }
+
+    /// Root context number `root` is told of messages in `queue` from now on.
+    pub(crate) fn listen(&mut self, root: usize, queue: u32) {
+        self.store.data_mut().listen(root, queue);
     }
 
     /// How many root contexts live in it.
@@ -130,7 +143,9 @@ impl<H: Host> Instance<H> {
             return Err(Failure::new(Callback::ContextCreate, Cause::Crowded(most)));
         }
         let root = ContextsOf::<H>::root_id(root);
-        let id = self.store.data_mut().contexts.add_stream(root, filter, host.clone());
+        let state = self.store.data_mut();
+        let id = state.contexts.add_stream(root, filter, host.clone());
+        state.recount();
         self.enter(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
         Ok(id)
     }
@@ -154,6 +169,7 @@ impl<H: Host> Instance<H> {
         let most = state.filter.engine().settings().limits.deferred;
         if state.contexts.deferred() < most {
             state.contexts.defer(id);
+            state.recount();
             return Ok(());
         }
         let sentence = format!(
@@ -214,7 +230,9 @@ impl<H: Host> Instance<H> {
     /// Drops stream context `id` without a word to the guest; its calls are cancelled.
     pub(crate) fn forget_stream(&mut self, id: ContextId) {
         self.end_calls_of(id);
-        self.store.data_mut().contexts.remove_stream(id);
+        let state = self.store.data_mut();
+        state.contexts.remove_stream(id);
+        state.recount();
     }
 
     /// Calls `callback` of root context number `root`, outside any request. `params` follow the context's number.

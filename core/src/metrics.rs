@@ -19,7 +19,9 @@
 //! | `registry` | the directory of metrics |
 //! | [`histogram`] | buckets |
 //! | [`tags`] | names and labels from what guests call their metrics |
-//! | [`recorder`], `clock` | what Weir counts itself |
+//! | [`own`] | metrics of Weir's own |
+//! | [`recorder`], `clock` | what it counts of a filter |
+//! | [`pulse`], `zones` | what the thread beside a worker notes: how the worker is, how full zones are |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
 use std::{
@@ -27,13 +29,15 @@ use std::{
     fmt, io,
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 pub mod catalog;
 pub mod histogram;
+pub mod own;
+pub mod pulse;
 pub mod recorder;
 pub mod snapshot;
 pub mod tags;
@@ -48,27 +52,31 @@ mod registry;
 #[cfg(test)]
 mod tests;
 mod words;
+mod zones;
 
 pub use kind::{Kind, Unit};
 pub use layout::LEAST_SIZE;
 pub use mapped::{OpenError, Origin};
+pub use own::{Id, Own, Slot};
 pub use words::Words;
 
 use layout::{
-    AT_GENERATION, AT_NEXT_LINE, AT_ROWS, CHUNK, CHUNK_LINES, COMMON, LINE, MOST_CHUNKS, MOST_METRICS,
-    MOST_ROWS, ROW_PID, ROW_STARTED, row_at,
+    AT_GENERATION, AT_LEADER, AT_NEXT_LINE, AT_ROWS, CHUNK, CHUNK_LINES, COMMON, LINE, MOST_CHUNKS,
+    MOST_METRICS, MOST_ROWS, ROW_PID, ROW_STARTED, row_at,
 };
 use mapped::Mapped;
 use registry::{Definition, Record};
 use words::{Shared, place};
 
-/// A metric of Weir's own, for [`Metrics::add`] and its like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Id(u32);
-
 /// Whose metrics a guest may define and change: those of its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope(u32);
+
+/// Milliseconds between two times that what belongs to all processes is published.
+const LEAD: u64 = 900;
+
+/// Milliseconds after which another process does.
+const SUCCEED: u64 = 3000;
 
 /// Weir's own scope.
 const OWN: Scope = Scope(0);
@@ -136,6 +144,8 @@ pub struct Metrics {
     /// The same in everybody's row.
     common: Box<[AtomicU32]>,
     names: Mutex<Names>,
+    /// Stream contexts with a request and without one ([`recorder::contexts`]); `None` where there is no room for them.
+    contexts: OnceLock<[Option<Id>; 2]>,
 }
 
 impl fmt::Debug for Metrics {
@@ -181,6 +191,7 @@ impl Metrics {
             own: (0..MOST_CHUNKS).map(|_| AtomicU32::new(0)).collect(),
             common: (0..MOST_CHUNKS).map(|_| AtomicU32::new(0)).collect(),
             names: Mutex::default(),
+            contexts: OnceLock::new(),
         }
     }
 
@@ -201,19 +212,25 @@ impl Metrics {
         self.words.raise(AT_GENERATION, self.generation);
     }
 
-    /// Takes a row for this process, `pid`: one that no process has. `is_alive` tells whether one still runs.
+    /// Takes a row for this process, `pid`: one that no process has. Rows of processes that have died become free.
+    /// `is_alive` tells whether one still runs.
     ///
     /// Where all rows are taken everybody's has to do, which costs time but loses nothing.
     pub fn claim_row(&self, pid: u32, is_alive: impl Fn(u32) -> bool) {
         let mut claimed = COMMON;
         for row in COMMON + 1..MOST_ROWS {
             let at = row_at(row) + ROW_PID;
-            let owner = self.words.load(at);
-            let free = owner == 0
-                || owner == u64::from(pid)
-                || u32::try_from(owner).is_ok_and(|owner| !is_alive(owner));
+            let mut owner = self.words.load(at);
+            if owner != 0 && owner != u64::from(pid) && !u32::try_from(owner).is_ok_and(&is_alive) {
+                // Somebody else's by now, if that fails.
+                let freed = self.words.replace(at, owner, 0);
+                owner = freed.map_or_else(|other| other, |()| 0);
+            }
+            let free = claimed == COMMON && (owner == 0 || owner == u64::from(pid));
             if free && self.words.replace(at, owner, u64::from(pid)).is_ok() {
                 claimed = row;
+            }
+            if claimed != COMMON && row >= place(self.words.load(AT_ROWS)) {
                 break;
             }
         }
@@ -226,6 +243,28 @@ impl Metrics {
             self.words.raise(AT_ROWS, claimed as u64 + 1);
             self.clear_levels(claimed);
         }
+    }
+
+    /// Whether this process is the one that publishes what belongs to all of them: one at a time, at most once in
+    /// [`LEAD`], and only of those that run the newest configuration. Another one takes its place when it has been
+    /// silent for [`SUCCEED`].
+    pub(crate) fn leads(&self) -> bool {
+        if self.words.load(AT_GENERATION) != self.generation {
+            return false;
+        }
+        let now = realtime() / 1_000_000;
+        let row = self.row.load(Ordering::Relaxed) as u64;
+        let word = self.words.load(AT_LEADER);
+        // A clock that is set back makes a while pass, too.
+        let silent = now.abs_diff(word >> 8);
+        let wait = if word & 0xff == row { LEAD } else { SUCCEED };
+        silent >= wait && self.words.replace(AT_LEADER, word, now << 8 | row).is_ok()
+    }
+
+    /// Whether this process has a row.
+    #[must_use]
+    pub fn has_row(&self) -> bool {
+        self.row.load(Ordering::Relaxed) != COMMON
     }
 
     /// Gives the row back: what is in it stays.
@@ -258,26 +297,6 @@ impl Metrics {
     pub fn scope(&self, name: &str) -> Scope {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         Scope(names.scope(name))
-    }
-
-    /// Defines a metric of Weir's own; `None` when there is no room.
-    ///
-    /// `family` is its exported name, without `_total`; `transient` says that it is shown only as long as the running
-    /// configuration defines it.
-    pub fn define_own(&self, own: &Own<'_>, labels: &[(&str, &str)]) -> Option<Id> {
-        let labels = tags::labels(labels);
-        let name = format!("{}{{{labels}}}", own.family);
-        let definition = Definition {
-            kind: own.kind,
-            unit: own.unit,
-            transient: own.transient,
-            scope: "",
-            name: name.as_bytes(),
-            family: own.family,
-            labels: &labels,
-            help: own.help,
-        };
-        self.define_in(&definition, 0).map(Id)
     }
 
     /// Defines a guest's metric, and returns its number: the same in all workers, and after a reload.
@@ -427,37 +446,6 @@ impl Metrics {
         }
     }
 
-    /// Adds to a counter of Weir's own.
-    #[inline]
-    pub fn add(&self, id: Id, value: u64) {
-        if let Some((cell, _)) = self.cell(OWN, id.0) {
-            self.add_to(self.own_word(cell), value);
-        }
-    }
-
-    /// Records a value in a histogram of Weir's own.
-    #[inline]
-    pub fn observe(&self, id: Id, value: u64) {
-        if let Some((cell, _)) = self.cell(OWN, id.0) {
-            self.record_in(cell, value);
-        }
-    }
-
-    /// Sets a gauge or level of Weir's own.
-    pub fn set(&self, id: Id, value: u64) {
-        // There is nothing to be said where the metric is known, and it is.
-        let _ = self.record(OWN, id.0, value);
-    }
-
-    /// Raises a level of Weir's own to `value`, if it is less.
-    pub fn raise(&self, id: Id, value: u64) {
-        if let Some((cell, _)) = self.cell(OWN, id.0)
-            && let Some(word) = self.own_word(cell)
-        {
-            self.words.raise(word, value);
-        }
-    }
-
     #[inline]
     fn add_to(&self, word: Option<usize>, value: u64) {
         if let Some(word) = word {
@@ -494,21 +482,6 @@ impl Names {
         let next = u32::try_from(self.scopes.len() + 1).unwrap_or(u32::MAX);
         *self.scopes.entry(name.to_owned()).or_insert(next)
     }
-}
-
-/// A metric of Weir's own, as it is defined.
-#[derive(Debug, Clone, Copy)]
-pub struct Own<'a> {
-    /// What it counts.
-    pub kind: Kind,
-    /// What its numbers are.
-    pub unit: Unit,
-    /// Its exported name, without `_total`.
-    pub family: &'a str,
-    /// It is shown only as long as the running configuration defines it.
-    pub transient: bool,
-    /// One sentence.
-    pub help: &'a str,
 }
 
 /// 32 bits of cell, 8 of kind, 24 of scope. Not 0, since the kind is counted from 1.

@@ -19,7 +19,7 @@ use crate::{
     engine::Engine,
     failure::{Cause, Failure},
     filter::{Callback, Filter},
-    host::{Host, LogLine, LogSink, Speaker},
+    host::{Host, LogLine, LogSink, RootHost, Speaker},
     instance::Home,
     metrics::recorder::Recorder,
     pool::image::Images,
@@ -247,6 +247,10 @@ impl<H: Host> Plans<H> {
         images.seal();
         drop(ticker);
         self.say(root);
+        let metrics = root.metrics();
+        for group in &self.groups {
+            group.publish(&metrics);
+        }
         Ok(())
     }
 

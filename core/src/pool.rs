@@ -20,6 +20,7 @@ pub(crate) mod pristine;
 mod protect;
 mod scan;
 pub(crate) mod snapshot;
+pub(crate) mod stats;
 pub(crate) mod stock;
 pub(crate) mod tracker;
 
@@ -34,6 +35,7 @@ use crate::{
     plan::{Plans, group::Group},
 };
 use parked::Parked;
+use stats::{Dropped, Stats};
 use stock::{Books, Stock};
 
 /// An instance where a lease, and the calls that it waits for, find it. Entered by one callback at a time.
@@ -136,6 +138,9 @@ pub(crate) struct Pool<H: Host> {
     parked: Parked<H>,
     stock: Stock,
     books: Books<H>,
+    /// Queues that requests have registered in instances of their own: group, root context, queue. The worker's
+    /// instance of the group is told of their messages.
+    queues: RefCell<Vec<(usize, usize, u32)>>,
 }
 
 impl<H: Host> Pool<H> {
@@ -143,8 +148,10 @@ impl<H: Host> Pool<H> {
         let residents = plans.groups().iter().map(|_| RefCell::default()).collect();
         let idle = plans.groups().iter().map(|_| RefCell::default()).collect();
         let limit = plans.groups().first().map_or(0, |group| group.filter.engine().settings().instances);
-        let books = Books::new(usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { plans, home, residents, idle, parked: Parked::default(), stock, books }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let books = Books::new(limit, Stats::new(home.root.metrics(), &plans, limit));
+        let (parked, queues) = (Parked::default(), RefCell::default());
+        Self { plans, home, residents, idle, parked, stock, books, queues }
     }
 
     pub(crate) fn plans(&self) -> &Plans<H> {
@@ -181,10 +188,15 @@ impl<H: Host> Pool<H> {
         }
         let plan = self.plans.groups().get(group).ok_or_else(missing)?;
         let mut made = plan.make_resident(&self.home)?;
+        self.stats().made(group);
         made.settle(group);
+        for (_, root, queue) in self.queues.borrow().iter().filter(|(asked, ..)| *asked == group) {
+            made.listen(*root, *queue);
+        }
         let made = seat(group, made);
-        if resident.replace(Some(Rc::clone(&made))).is_none() {
-            self.books.went_out();
+        match resident.replace(Some(Rc::clone(&made))) {
+            None => self.books.went_out(),
+            Some(_) => self.stats().dropped(&self.plans, group, Dropped::Failed, 1),
         }
         Ok(made)
     }
@@ -211,7 +223,7 @@ impl<H: Host> Pool<H> {
                 self.books.taken_up(1);
                 Ok(instance)
             }
-            None => self.make_own(plan).map(|instance| seat(group, instance)),
+            None => self.make_own(group, plan).map(|instance| seat(group, instance)),
         }
     }
 
@@ -225,16 +237,50 @@ impl<H: Host> Pool<H> {
 
     /// Keeps `instance` for the next request, if it can be reset.
     fn put_back(&self, group: usize, instance: Shared<H>) {
+        let queues = instance.try_borrow_mut().map(|mut instance| instance.take_asked_queues());
+        self.adopt_queues(group, &queues.unwrap_or_default());
         self.books.came_back();
-        let reset = || instance.try_borrow_mut().is_ok_and(|mut instance| instance.reset());
-        match self.idle.get(group) {
-            Some(idle) if idle.borrow().len() < self.stock.idle && reset() => {
+        let Some(idle) = self.idle.get(group) else { return };
+        let reset =
+            || instance.try_borrow_mut().map_or(Err(Dropped::Failed), |mut instance| instance.reset());
+        let spare = idle.borrow().len() < self.stock.idle;
+        match if spare { reset() } else { Err(Dropped::Spare) } {
+            Ok(()) => {
                 idle.borrow_mut().push(instance);
                 self.books.laid_down(1);
+                self.stats().reset(group);
             }
-            _ => drop(instance),
+            Err(reason) => {
+                drop(instance);
+                self.stats().dropped(&self.plans, group, reason, 1);
+            }
         }
         self.books.call_next();
+    }
+
+    /// Has the worker's instance of group number `group` listen to `queues`, which a request has registered in one of its
+    /// own: each with the number of its root context.
+    pub(crate) fn adopt_queues(&self, group: usize, queues: &[(usize, u32)]) {
+        if queues.is_empty() {
+            return;
+        }
+        let fresh = !self.has_resident(group);
+        for (root, queue) in queues {
+            let (mut known, one) = (self.queues.borrow_mut(), (group, *root, *queue));
+            if !known.contains(&one) {
+                known.push(one);
+            }
+        }
+        match self.resident(group) {
+            // One that was made now listens to them already.
+            Ok(_) if fresh => {}
+            Ok(resident) => {
+                if let Ok(mut resident) = resident.try_borrow_mut() {
+                    queues.iter().for_each(|(root, queue)| resident.listen(*root, *queue));
+                }
+            }
+            Err(failure) => self.report(group, &failure),
+        }
     }
 
     /// The worker has nothing else to do: makes one instance that is wanted.
@@ -244,7 +290,7 @@ impl<H: Host> Pool<H> {
             && idle.borrow().len() < self.stock.spare
             && self.books.has_space()
             // Whoever needs one will be told what is wrong.
-            && let Ok(instance) = self.make(plan)
+            && let Ok(instance) = self.make(group, plan)
         {
             let mut idle = idle.borrow_mut();
             idle.push(seat(group, instance));
@@ -287,27 +333,41 @@ impl<H: Host> Pool<H> {
         &self.stock
     }
 
+    /// What is counted of the instances.
+    pub(crate) fn stats(&self) -> &Stats {
+        self.books.stats()
+    }
+
     /// `stream` is told when an instance has come free.
     pub(crate) fn wait(&self, stream: H::Stream) {
         self.books.wait(stream);
     }
 
     /// An instance for one request at a time. When no more can live, idle ones make room.
-    fn make_own(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
-        let mut made = self.make(plan);
-        if let Err(Failure { cause: Cause::Unavailable(_), .. }) = made {
-            let others = || self.idle.iter().map(|idle| std::mem::take(&mut *idle.borrow_mut()));
-            let freed = others().map(|idle| idle.len()).sum::<usize>();
+    fn make_own(&self, group: usize, plan: &Group<H>) -> Result<Instance<H>, Failure> {
+        let mut made = self.make(group, plan);
+        if is_unavailable(&made) {
+            let mut freed = 0;
+            for (other, idle) in self.idle.iter().enumerate() {
+                let idle = std::mem::take(&mut *idle.borrow_mut());
+                if !idle.is_empty() {
+                    freed += idle.len();
+                    self.stats().dropped(&self.plans, other, Dropped::Displaced, idle.len());
+                }
+            }
             self.books.taken_up(freed);
             if freed > 0 {
-                made = self.make(plan);
+                made = self.make(group, plan);
             }
+        }
+        if is_unavailable(&made) {
+            self.stats().exhausted();
         }
         made
     }
 
-    fn make(&self, plan: &Group<H>) -> Result<Instance<H>, Failure> {
-        plan.make(&self.home)
+    fn make(&self, group: usize, plan: &Group<H>) -> Result<Instance<H>, Failure> {
+        plan.make(&self.home).inspect(|_| self.stats().made(group))
     }
 }
 
@@ -323,4 +383,9 @@ fn seat<H: Host>(group: usize, instance: Instance<H>) -> Shared<H> {
     let instance = Rc::new(RefCell::new(instance));
     instance.borrow().seat().take(group, &instance);
     instance
+}
+
+/// Whether there was no room for an instance.
+fn is_unavailable<H: Host>(made: &Result<Instance<H>, Failure>) -> bool {
+    matches!(made, Err(Failure { cause: Cause::Unavailable(_), .. }))
 }

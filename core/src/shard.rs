@@ -49,7 +49,7 @@ pub(crate) struct Inner<H: Host> {
     /// Its metrics.
     pub(crate) metrics: Arc<Metrics>,
     /// Which groups have failed too often, by their number.
-    pub(crate) suspensions: Suspensions,
+    suspensions: Suspensions,
     /// Vectors of chains that have ended, for the next ones: no allocation in steady state.
     spares: RefCell<Vec<Vecs<H>>>,
 }
@@ -113,6 +113,12 @@ impl<H: Host> Shard<H> {
     /// `stream` waits until an instance comes free: its
     /// [`instance_free`](crate::host::StreamHost::instance_free) is called then, once.
     pub fn wait(&self, stream: &H::Stream) {
+        self.inner.pool.stats().waits();
+        self.wait_again(stream);
+    }
+
+    /// The same for a stream that was told of an instance and found that another one was faster.
+    pub fn wait_again(&self, stream: &H::Stream) {
         self.inner.pool.wait(stream.clone());
     }
 
@@ -176,7 +182,21 @@ impl<H: Host> Inner<H> {
     /// Counts a failure of group number `group`, `trial` as it was admitted; answers what the log is to say if that
     /// suspends it.
     pub(crate) fn charge(&self, group: usize, trial: bool) -> Option<String> {
-        self.suspensions.charge(group, trial, self.root.monotonic_ns())
+        let sentence = self.suspensions.charge(group, trial, self.root.monotonic_ns());
+        if sentence.is_some() {
+            self.pool.stats().suspended(group);
+        }
+        sentence
+    }
+
+    /// A request that was admitted on trial has ended well in group number `group`; answers whether that runs again from
+    /// now on.
+    pub(crate) fn succeed(&self, group: usize) -> bool {
+        let recovered = self.suspensions.succeed(group);
+        if recovered {
+            self.pool.stats().recovered(group);
+        }
+        recovered
     }
 
     /// A callback outside any request has failed, in an instance of group number `group`.

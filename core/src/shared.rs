@@ -29,6 +29,7 @@ pub mod zone;
 
 mod bucket;
 mod carry;
+mod census;
 mod hash;
 mod kept;
 mod settle;
@@ -200,7 +201,7 @@ impl Shared {
     }
 
     /// What this process is woken by: a descriptor that is readable when some queue that it listens to has messages.
-    /// `None` when no queue was registered before processes were made, or too many listen already.
+    /// `None` where nobody has made that possible before processes were made, or too many listen already.
     pub fn waker(&self) -> Option<&wake::Wake> {
         let wakes = self.zones.wakes();
         if self.listener.get().is_none() {

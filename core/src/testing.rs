@@ -113,7 +113,9 @@ impl Worker {
     }
 
     fn new_metrics(options: Options) -> Arc<Metrics> {
-        Arc::new(Metrics::nameless(options).expect("memory for metrics"))
+        let metrics = Metrics::nameless(options).expect("memory for metrics");
+        metrics.claim_row(std::process::id(), |_| true);
+        Arc::new(metrics)
     }
 
     /// Instances that are made from now on have a part in the zones of `shared`.

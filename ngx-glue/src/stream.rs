@@ -91,7 +91,7 @@ impl Stream {
         }
         stream.progress.client_sent_head.set(request.is_head());
         stream.io.set_bodies(location.bodies());
-        if may_wait && let Some(time) = location.wait(&stream.token()) {
+        if may_wait && let Some(time) = location.wait(&stream.token(), false) {
             stream.progress.headers.set(Headers::Waiting);
             stream.deadline.begin(stream, time);
         } else {
@@ -113,7 +113,7 @@ impl Stream {
     /// [`NotBegun`]
     pub(crate) fn start(&'static self, request: Request<'_>) -> Result<bool, NotBegun> {
         let location = request.location().ok_or(NotBegun)?;
-        if !self.progress.waited_out.get() && location.wait(&self.token()).is_some() {
+        if !self.progress.waited_out.get() && location.wait(&self.token(), true).is_some() {
             return Ok(false);
         }
         self.deadline.cancel();

@@ -8,6 +8,8 @@ use rustix::{
 };
 use weir_core::{
     engine::{Engine, Ticker},
+    host::RootHost,
+    metrics::pulse::Pulse,
     plan::Plans,
     shard::{Rules, Shard},
     shared::{Shared, Zones},
@@ -77,7 +79,12 @@ impl Runtime {
     fn start(&self) -> io::Result<()> {
         let mut running = self.running.borrow_mut();
         if running.is_none() {
-            let ticker = self.engine.ticker()?;
+            let metrics = self.root.metrics();
+            if !metrics.has_row() {
+                metrics.claim_row(std::process::id(), is_alive);
+            }
+            let mut pulse = Pulse::new(&metrics, &self.zones, self.engine.settings().tick);
+            let ticker = self.engine.watched_ticker(move |beat| pulse.beat(beat))?;
             let timers = Rc::new(Timers::default());
             let shared = Shared::new(&self.zones);
             shared.join();
@@ -144,7 +151,7 @@ pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
         .is_ok()
 }
 
-/// Begins to listen for messages in queues; `None` where no queue was registered while the configuration was tried.
+/// Begins to listen for messages in queues; `None` where too many processes do already.
 fn listen(shared: &Shared) -> io::Result<Option<Watch>> {
     let Some(waker) = shared.waker() else { return Ok(None) };
     let descriptor = waker.descriptor().try_clone_to_owned()?;

@@ -164,7 +164,7 @@ fn what_weir_counts_is_shown_by_directive() {
     assert!(series(start, "callback=\"on_request_headers\"} 4"), "{text}");
     let nginx = Nginx::start(conf().wasm("metrics { callbacks off; }"));
     count(&nginx, 1);
-    assert!(!nginx.get("/metrics").text().contains("weir_"));
+    assert!(!nginx.get("/metrics").text().contains("weir_callback"));
 }
 
 /// What the command `weir` prints.

@@ -52,10 +52,21 @@ fn prometheus_answers_with_what_was_counted() {
     let panels = dashboard["panels"].as_array().expect("panels");
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
     let queries: Vec<_> = targets.map(|target| target["expr"].as_str().expect("a query")).collect();
-    assert_eq!(queries.len(), 8);
+    assert_eq!(queries.len(), 27);
     for query in queries {
         let query = query.replace("$filter", ".*").replace("$__rate_interval", "1m");
-        if query.contains("weir_callback_duration") {
+        let seen = [
+            "callback_duration",
+            "pool_in_use",
+            "pool_idle",
+            "_made",
+            "_reset",
+            "resident",
+            "image",
+            "contexts)",
+            "zone_used",
+        ];
+        if seen.iter().any(|name| query.contains(name)) {
             until(&nginx, &prometheus, &query);
         } else {
             let _ = prometheus.query(&query);
@@ -66,7 +77,7 @@ fn prometheus_answers_with_what_was_counted() {
     let evaluated = wait::poll(|| {
         let rules = prometheus.api("rules", &[]);
         let healthy = rules.matches(r#""health":"ok""#).count();
-        (healthy == 5 && !rules.contains(r#""state":"firing""#)).then_some(())
+        (healthy == 9 && !rules.contains(r#""state":"firing""#)).then_some(())
     });
     assert!(evaluated.is_some(), "{}", prometheus.api("rules", &[]));
 

@@ -123,6 +123,29 @@ fn a_reader_never_sees_a_torn_value() {
     });
 }
 
+/// An exchange for the first value, while the entry is replaced twice: then its chunk is where it was, and only the
+/// bucket's count of changes tells that what the exchange has found is no longer there.
+#[test]
+fn an_exchange_never_replaces_what_came_after_what_it_has_found() {
+    model(Kind::Table, |zone, join| {
+        let (first, second) = (join(), join());
+        let cas = zone.set(&first, NONE, b"", b"k", Some(b"before"), 0).expect("room");
+        let other = Arc::clone(&zone);
+        let writer = loom::thread::spawn(move || {
+            for value in [b"second", b"third "] {
+                other.set(&second, NONE, b"", b"k", Some(value), 0).expect("room");
+            }
+        });
+        // It may win, but only before the others.
+        let _ = zone.set(&first, NONE, b"", b"k", Some(b"exchanged"), cas);
+        writer.join().expect("it ends");
+        let mut found = Vec::new();
+        zone.get(NONE, b"", b"k", &mut found).expect("there");
+        assert_eq!(found, b"third ");
+        assert_eq!(zone.owned_chunks(), 3);
+    });
+}
+
 /// Two processes that append, and one message each comes out, in no particular order.
 #[test]
 fn two_that_append() {

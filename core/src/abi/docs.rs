@@ -27,9 +27,9 @@ const LIMITS: &[&str] = &[
     "With an instance for each request nothing can reach it once the request is over, so a context whose `on_done` \
      returns false ends when all filters of the request are done, `proxy_done` or not. With one instance for the \
      worker it lasts until `proxy_done`, or until the worker ends.",
-    "`on_queue_ready` is called for a queue that was registered in `on_vm_start` or `on_configure` (or later, in an \
-     instance that lasts), in the worker that has registered it last. It is called again as long as it takes messages \
-     and there are more.",
+    "`on_queue_ready` is called in the worker that has registered the queue last. If that was in a request whose instance \
+     is its own, the worker has an instance of its own for the root context from then on, which begins as one does for a \
+     request. It is called again as long as it takes messages and there are more.",
     "When there is no room, a write of shared data or a message is refused with INTERNAL_FAILURE. Guests built with the \
      Rust SDK, which would panic at that, get CAS_MISMATCH or NOT_FOUND. The log says it once in each worker.",
     "A root context of an instance that lives in the worker gets `on_done` and `on_delete` when the worker ends; one of a \

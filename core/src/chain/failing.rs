@@ -53,7 +53,7 @@ impl<H: Host> Chain<H> {
     /// The request is over: filters that have run on trial and have not failed are well again.
     pub(super) fn end_trials(&self) {
         for (at, _) in self.steps.iter().enumerate().filter(|(_, step)| step.trial && !step.failed) {
-            if self.group(at).is_some_and(|group| self.shard.suspensions.succeed(group)) {
+            if self.group(at).is_some_and(|group| self.shard.succeed(group)) {
                 self.say(at, LogLevel::Warn, "runs again after its suspension");
             }
         }
@@ -142,7 +142,7 @@ impl<H: Host> Chain<H> {
     }
 
     /// The group of filter number `at`.
-    fn group(&self, at: usize) -> Option<usize> {
+    pub(super) fn group(&self, at: usize) -> Option<usize> {
         let step = self.shard.pool.plans().chain(self.id)?.steps.get(at)?;
         Some(step.group)
     }

@@ -8,7 +8,7 @@ use std::{
     io,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The running epoch thread; dropping it stops the thread and waits for its end.
@@ -18,16 +18,34 @@ pub struct Ticker {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// The epoch thread has woken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// An epoch has passed.
+    pub epoch: bool,
+    /// How much later it was than it should have been.
+    pub late: Duration,
+}
+
 impl Ticker {
-    pub(super) fn start(engine: wasmtime::Engine, tick: Duration) -> io::Result<Self> {
+    pub(super) fn start(
+        engine: wasmtime::Engine,
+        tick: Duration,
+        mut watch: impl FnMut(Beat) + Send + 'static,
+    ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let run = move || {
             let mut ran = Ran { last: clock::process().unwrap_or_default(), owed: Duration::ZERO };
+            let mut asleep = Instant::now();
             while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                let late = asleep.elapsed().saturating_sub(tick);
                 // Without that clock every tick is an epoch.
-                if clock::process().is_none_or(|now| ran.has_run(now, tick)) {
+                let epoch = clock::process().is_none_or(|now| ran.has_run(now, tick));
+                if epoch {
                     engine.increment_epoch();
                 }
+                watch(Beat { epoch, late });
+                asleep = Instant::now();
             }
         };
         let name = || thread::Builder::new().name("weir-epochs".into());

@@ -94,6 +94,8 @@ impl<H: Host> Drop for State<H> {
     fn drop(&mut self) {
         let calls = self.contexts.take_all_calls();
         self.end_calls(calls);
+        self.contexts.reset();
+        self.recount();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::answer::Answer,
-    metrics::{Metrics, Scope},
+    metrics::{Metrics, Scope, recorder},
     shared::Shared,
     wasi::Output,
 };
@@ -54,6 +54,11 @@ pub struct State<H: Host> {
     pub(super) rehearsed_calls: u32,
     /// What the callback that runs is told of a call.
     pub(crate) answer: Option<Rc<Answer>>,
+    /// Queues that were registered in a request whose instance is its own, with the numbers of their root contexts: at
+    /// most as many as there are. The worker's instance is to be told of them.
+    pub(crate) asked_queues: Vec<(usize, u32)>,
+    /// How many stream contexts with and without a request the worker's numbers know of.
+    counted: (usize, usize),
 }
 
 /// What instances are made in: a worker, or the master, which tries a configuration out.
@@ -122,6 +127,8 @@ impl<H: Host> State<H> {
             seat: Rc::default(),
             rehearsed_calls: 0,
             answer: None,
+            asked_queues: Vec::new(),
+            counted: (0, 0),
         }
     }
 
@@ -130,8 +137,18 @@ impl<H: Host> State<H> {
         let calls = self.contexts.take_all_calls();
         self.end_calls(calls);
         self.contexts.reset();
+        self.recount();
         self.allocating = false;
         self.asked = Asked::default();
+    }
+
+    /// Tells the worker's numbers how many stream contexts there are now.
+    pub(super) fn recount(&mut self) {
+        let now = (self.contexts.live(), self.contexts.deferred());
+        let before = std::mem::replace(&mut self.counted, now);
+        if now != before {
+            recorder::contexts(&self.metrics, before, now);
+        }
     }
 
     /// Writes a log line in the effective context's place: its request's log, else the worker's. What is more than a
@@ -187,13 +204,22 @@ impl<H: Host> State<H> {
     }
 
     /// The effective context's root has registered `queue`. In an instance that lasts it is told of messages from now
-    /// on; while a configuration is rehearsed that is noted; a request's own instance is not there any more by then.
+    /// on; while a configuration is rehearsed that is noted. A request's own instance is not there any more by then: the
+    /// worker's is told in its place ([`asked_queues`](Self::asked_queues)).
     pub(crate) fn register(&mut self, queue: u32) {
         let Some(root) = self.contexts.effective_root() else { return };
+        if self.place.is_some() || self.contexts.effective_host().is_none() {
+            self.listen(root, queue);
+        } else if !self.asked_queues.contains(&(root, queue)) {
+            self.asked_queues.push((root, queue));
+        }
+    }
+
+    /// Root context number `root` is told of messages in `queue` from now on, or, while a configuration is rehearsed,
+    /// will be.
+    pub(crate) fn listen(&mut self, root: usize, queue: u32) {
         if let (Some(_), Some(shared)) = (self.place, &self.shared) {
             shared.listen(queue);
-        } else if self.contexts.effective_host().is_some() {
-            return;
         }
         self.contexts.add_queue(root, queue);
     }

@@ -37,6 +37,9 @@ pub(crate) const AT_CREATED: usize = 6;
 /// Word: how many rows, from 0, have been used.
 pub(crate) const AT_ROWS: usize = 7;
 
+/// Word: who publishes what belongs to all processes: milliseconds since 1970, and in the low 8 bits the row.
+pub(crate) const AT_LEADER: usize = 8;
+
 /// Word where references to the directory's tables begin.
 pub(crate) const DIRECTORY: usize = 64;
 /// Tables of the directory.

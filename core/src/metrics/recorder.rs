@@ -125,6 +125,26 @@ const BYTES: Own<'_> = Own {
     help: "Bytes of bodies and of other buffers that were copied into a filter (read) and out of it (written).",
 };
 
+const CONTEXTS: Own<'_> =
+    Own::new(Kind::Level, "weir_contexts", "Contexts of requests that live in a worker.");
+
+const DEFERRED: Own<'_> = Own::new(
+    Kind::Level,
+    "weir_contexts_deferred",
+    "Contexts in a worker that have outlived their request and wait for proxy_done.",
+);
+
+/// An instance had `before` stream contexts with a request, and without one, and has `now`.
+pub(crate) fn contexts(metrics: &Metrics, before: (usize, usize), now: (usize, usize)) {
+    let ids = metrics.contexts.get_or_init(|| [&CONTEXTS, &DEFERRED].map(|own| metrics.define_own(own, &[])));
+    let changes = [(before.0, now.0), (before.1, now.1)];
+    for (id, (before, now)) in ids.iter().zip(changes) {
+        if let (Some(id), true) = (id, before != now) {
+            metrics.shift(*id, now.cast_signed() as i64 - before.cast_signed() as i64);
+        }
+    }
+}
+
 /// Defines the metric `own` of a directive; `more` is one label more.
 fn define<H: Host>(
     metrics: &Metrics,

@@ -12,7 +12,8 @@ use crate::{
     filter::{Callback, Filter},
     host::Host,
     instance::{Home, Instance},
-    pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
+    metrics::{Kind, Metrics, Own, Unit},
+    pool::{image::Images, snapshot::Snapshot, stats::labels, tracker::Tracking},
 };
 
 /// Directives whose root contexts live in one instance.
@@ -64,6 +65,16 @@ enum Beginning {
     /// Started and configured by itself, for this reason.
     Configured(&'static str),
 }
+
+const RESET: Own<'_> = Own::new(
+    Kind::Gauge,
+    "weir_filter_reset",
+    "Always 1: its labels say whose instances of a filter are, and how they are put back after a request.",
+);
+
+const IMAGE: Own<'_> =
+    Own::new(Kind::Gauge, "weir_filter_image_bytes", "Memory that all instances of a filter begin from.")
+        .of(Unit::Bytes);
 
 /// Why an instance of the worker's has no snapshot, where its root contexts live on.
 const LASTING: &str = "what its root context waits for is each worker's own";
@@ -157,6 +168,37 @@ impl<H: Host> Group<H> {
 
     fn configure(&self, home: &Home<H>) -> Result<Instance<H>, Failure> {
         Instance::new(&self.filter, &self.plugins, home).map_err(|(_, failure)| failure)
+    }
+
+    /// Shows in the metrics whose its instances are, how they are put back after a request and why so, and how large the
+    /// image is that they begin from.
+    pub(super) fn publish(&self, metrics: &Metrics) {
+        let Some(start) = self.start.get() else { return };
+        let (filter, directive) = labels(self);
+        let instance = if self.shared { "worker" } else { "request" };
+        let (tracker, reason) = match &start.beginning {
+            Beginning::Configured(reason) => ("none", *reason),
+            Beginning::Snapshot(_, None) => ("none", "all requests of a worker share an instance"),
+            Beginning::Snapshot(_, Some(tracking)) => {
+                (tracking.label(), tracking.reason(self.filter.engine().settings().tracking))
+            }
+        };
+        let all = [
+            ("filter", filter),
+            ("directive", &directive),
+            ("instance", instance),
+            ("tracker", tracker),
+            ("reason", reason),
+        ];
+        let publish = |own, labels, value| {
+            if let Some(id) = metrics.define_own(own, labels) {
+                metrics.publish(id, value);
+            }
+        };
+        publish(&RESET, &all[..], 1);
+        if let Beginning::Snapshot(snapshot, _) = &start.beginning {
+            publish(&IMAGE, &all[..2], snapshot.image().bytes().len() as u64);
+        }
     }
 
     /// Whether the worker has to have an instance of it, since a root context waits for something.

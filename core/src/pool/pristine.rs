@@ -8,6 +8,7 @@ use super::{
     image::{Mapped, PAGE, Writes},
     protect::Entered,
     snapshot::Snapshot,
+    stats::Dropped,
     tracker::{Reset, Tracker, Tracking},
 };
 
@@ -59,17 +60,25 @@ impl Pristine {
         self.tracker.as_ref()?.enter()
     }
 
-    /// Puts memory and globals back; false when they cannot be.
-    pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> bool {
-        let Some(tracker) = &mut self.tracker else { return false };
+    /// Puts memory and globals back.
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> Result<(), Dropped> {
+        let tracker = self.tracker.as_mut().ok_or(Dropped::Renewed)?;
         let base = self.mapped.base().as_ptr().cast_const();
         let len = self.mapped.image().bytes().len();
         // A guest may have made its memory larger.
         let same = base == self.memory.data_ptr(&store) && len == self.memory.data_size(&store);
-        if !same || tracker.reset(&self.mapped) != Reset::Done {
-            return false;
+        if !same {
+            return Err(Dropped::Grown);
         }
-        self.globals.iter().all(|(global, value)| global.set(&mut store, *value).is_ok())
+        if tracker.reset(&self.mapped) != Reset::Done {
+            return Err(Dropped::Written);
+        }
+        let set = self.globals.iter().all(|(global, value)| global.set(&mut store, *value).is_ok());
+        // A value fits the global that it was read from.
+        if set { Ok(()) } else { Err(Dropped::Failed) }
     }
 }
 
@@ -85,7 +94,7 @@ mod tests {
         filter::{Callback, Filter, FilterSpec},
         instance::{Home, Instance},
         plan::{Isolation, Plugin},
-        pool::{image::Images, snapshot::Snapshot, tracker::Tracking},
+        pool::{image::Images, snapshot::Snapshot, stats::Dropped, tracker::Tracking},
         testing::{Memory, Request, Worker},
     };
 
@@ -208,7 +217,7 @@ mod tests {
                 for round in 0..20 {
                     assert_eq!(kept.contents(), bench.contents, "{name}, {tracking:?}, round {round}");
                     whole_request(&mut kept, round);
-                    if kept.reset() {
+                    if kept.reset().is_ok() {
                         resets += 1;
                     } else {
                         // It has made its memory larger.
@@ -273,7 +282,7 @@ mod tests {
                     prop_assert_eq!(&kept.contents(), &bench.contents);
                     request(&mut kept, *address, false);
                     prop_assert_ne!(&kept.contents(), &bench.contents);
-                    prop_assert!(kept.reset());
+                    prop_assert_eq!(kept.reset(), Ok(()));
                 }
                 prop_assert_eq!(&kept.contents(), &bench.contents);
             }
@@ -286,7 +295,7 @@ mod tests {
         for tracking in trackers() {
             let mut kept = bench.begin(Some(tracking));
             request(&mut kept, 100, true);
-            assert!(!kept.reset());
+            assert_eq!(kept.reset(), Err(Dropped::Grown));
         }
     }
 
@@ -297,7 +306,7 @@ mod tests {
             let mut once = bench.begin(tracking);
             assert_eq!(once.contents(), bench.contents);
             request(&mut once, 5000, false);
-            assert!(!once.reset());
+            assert_eq!(once.reset(), Err(Dropped::Renewed));
         }
     }
 }

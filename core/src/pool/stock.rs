@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::stats::Stats;
 use crate::host::{Host, StreamHost};
 
 /// How many instances of a group are kept.
@@ -38,18 +39,26 @@ pub(super) struct Books<H: Host> {
     hungry: RefCell<Vec<usize>>,
     /// Requests that wait for an instance, the first one first.
     waiting: RefCell<VecDeque<H::Stream>>,
+    /// Where all of that is told.
+    stats: Stats,
 }
 
 impl<H: Host> Books<H> {
     /// Nothing is alive yet.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, stats: Stats) -> Self {
         Self {
             limit,
             out: Cell::new(0),
             idle: Cell::new(0),
             hungry: RefCell::default(),
             waiting: RefCell::default(),
+            stats,
         }
+    }
+
+    /// Where it is told.
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// Whether `more` requests can have an instance, if idle ones give way.
@@ -64,22 +73,32 @@ impl<H: Host> Books<H> {
 
     /// An instance begins to be used.
     pub(super) fn went_out(&self) {
-        self.out.set(self.out.get() + 1);
+        self.set_out(self.out.get() + 1);
     }
 
     /// It ends to be.
     pub(super) fn came_back(&self) {
-        self.out.set(self.out.get().saturating_sub(1));
+        self.set_out(self.out.get().saturating_sub(1));
+    }
+
+    fn set_out(&self, count: usize) {
+        self.out.set(count);
+        self.stats.in_use(count);
     }
 
     /// `count` instances begin to wait for a request.
     pub(super) fn laid_down(&self, count: usize) {
-        self.idle.set(self.idle.get() + count);
+        self.set_idle(self.idle.get() + count);
     }
 
     /// They end to.
     pub(super) fn taken_up(&self, count: usize) {
-        self.idle.set(self.idle.get().saturating_sub(count));
+        self.set_idle(self.idle.get().saturating_sub(count));
+    }
+
+    fn set_idle(&self, count: usize) {
+        self.idle.set(count);
+        self.stats.idle(count);
     }
 
     /// Group number `group` has too few instances. Answers whether it is the first to say so.

@@ -49,6 +49,26 @@ impl Tracking {
         }
     }
 
+    /// The word for a label, as the directive has it.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Protect => "protect",
+            Self::Scan => "scan",
+            Self::Renew => "renew",
+        }
+    }
+
+    /// Why it is used, where `asked` was asked for.
+    pub(crate) fn reason(self, asked: Self) -> &'static str {
+        match asked {
+            Self::Auto if self == Self::Protect => "it is the fastest",
+            Self::Auto => "the faster ones do not work here",
+            _ if asked == self => "instance_reset says so",
+            _ => "what instance_reset says does not work here",
+        }
+    }
+
     /// In words, for the log.
     pub(crate) const fn describe(self) -> &'static str {
         match self {

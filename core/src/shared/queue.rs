@@ -51,6 +51,11 @@ impl Link {
         zone.layout.chunk(self.0 & Self::CHUNK)
     }
 
+    /// How often it has changed, counted to 2^37.
+    const fn changes(self) -> u64 {
+        self.0 >> Self::CHUNK.count_ones()
+    }
+
     /// The link that comes after this one.
     fn next(self, chunk: Option<Chunk>) -> Self {
         let changes = (self.0 & !Self::CHUNK).wrapping_add(Self::CHUNK + 1);
@@ -307,6 +312,13 @@ impl<M: Memory> Zone<M> {
                 return link.chunk(self).is_none();
             }
         }
+    }
+
+    /// How many messages have been put into the queue, and how many taken from it, since the zone was made: each moves
+    /// an end of it by one. While somebody is about to put one in, or was killed then, the first may be one behind.
+    pub fn passed(&self, queue: u32) -> (u64, u64) {
+        let taken = self.end_of(queue, record::HEAD).changes();
+        (self.end_of(queue, record::TAIL).changes().max(taken), taken)
     }
 
     /// Makes `listener` the one that is told of the queue's messages, in place of whoever was. True when there are

@@ -232,19 +232,12 @@ impl Zones {
         &self.queues
     }
 
-    /// Makes it possible that processes are woken, if a queue has been registered by now. To be called before fork,
-    /// with the number of workers.
+    /// Makes it possible that processes are woken. To be called before fork, with the number of workers.
     ///
     /// # Errors
     /// When the system has no descriptors to give.
     pub fn prepare_wakes(&self, workers: usize) -> io::Result<()> {
-        let mut registered = false;
-        for region in &self.queues {
-            registered |= (0..u32::try_from(QUEUES).unwrap_or(0)).any(|queue| region.zone.has_queue(queue));
-        }
-        if registered {
-            let _ = self.wakes.set(Wakes::new(workers)?);
-        }
+        let _ = self.wakes.set(Wakes::new(workers)?);
         Ok(())
     }
 

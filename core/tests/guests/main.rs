@@ -15,6 +15,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod loading;
+mod numbers;
 mod policy;
 mod random;
 mod recorder;

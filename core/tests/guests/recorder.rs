@@ -96,5 +96,5 @@ fn it_can_be_switched_off() {
     let off = Options { callbacks: false, ..Options::default() };
     let bench = Guest::new().on(Callback::RequestHeaders, []).bench().metrics(off);
     bench.serve(&bench.request());
-    assert!(shown(&bench, "weir_").is_empty());
+    assert!(shown(&bench, "weir_callback").is_empty());
 }

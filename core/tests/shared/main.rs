@@ -1,6 +1,7 @@
-//! Zones under everything that may happen to them: compared with a model, and in processes that are killed. `core/loom`
-//! has every order of their steps.
+//! Zones and the metrics file under everything that may happen to them: compared with a model, and in processes that are
+//! killed. `core/loom` has every order of their steps.
 
+mod counters;
 mod model;
 mod torture;
 

@@ -4,7 +4,8 @@
 //! A child acknowledges what it has done by a record in a pipe, after it is done. Whatever a killed child did last may
 //! be done without being acknowledged, so for each kill one more thing may have happened than was heard of.
 //!
-//! `WEIR_TORTURE_SECONDS` makes it longer than the ten seconds of a test run.
+//! It goes on until a thousand have been killed, which takes some ten seconds, or, on a machine with little to give, for a
+//! minute; `WEIR_TORTURE_SECONDS` makes it so long.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,14 +37,41 @@ const TOOK: u8 = 4;
 const RECORD: usize = 13;
 
 /// A small generator of numbers (xorshift64).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % sides
+    }
+}
+
+/// A time for each process that is to be killed.
+pub(crate) struct Torture {
+    end: Instant,
+    /// How many are left, where that ends it.
+    left: Option<u32>,
+}
+
+impl Torture {
+    /// `kills`, within a minute; or as many as `WEIR_TORTURE_SECONDS` allows.
+    pub(crate) fn new(kills: u32) -> Self {
+        let seconds = std::env::var("WEIR_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok());
+        let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
+        Self { end, left: seconds.is_none().then_some(kills) }
+    }
+}
+
+impl Iterator for Torture {
+    type Item = ();
+
+    fn next(&mut self) -> Option<()> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
+        (Instant::now() < self.end).then_some(())
     }
 }
 
@@ -176,7 +204,8 @@ impl Heard {
     }
 }
 
-const START: &[u8] = b"<weir torture>";
+/// What a child says before its first record.
+pub(crate) const START: &[u8] = b"<weir torture>";
 
 #[test]
 fn killed_processes_lose_and_block_nothing() {
@@ -214,8 +243,7 @@ fn killed_processes_lose_and_block_nothing() {
     let mut children: Vec<_> = (0..CHILDREN).map(&mut bear).collect();
     let mut heard = Heard::default();
     let mut dice = Dice(u64::from(std::process::id()) << 20 | 1);
-    let seconds = std::env::var("WEIR_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let torture = Torture::new(1000);
     let mut kills = 0_u64;
     let mut bury = |child: &mut Child, heard: &mut Heard| {
         let ended = child.try_wait().expect("asked");
@@ -229,7 +257,7 @@ fn killed_processes_lose_and_block_nothing() {
         heard.hear(child);
         kills += 1;
     };
-    while Instant::now() < end {
+    for _ in torture {
         let place = usize::try_from(dice.roll(CHILDREN as u64)).expect("small");
         bury(&mut children[place], &mut heard);
         children[place] = bear(place);

@@ -124,15 +124,19 @@ impl Location {
     }
 
     /// How long `stream` has to wait at most, since all instances are in use; it is woken when one may be free. `None`
-    /// where it need not.
-    pub(crate) fn wait(&self, stream: &RequestToken) -> Option<Duration> {
+    /// where it need not. `again` says that it has been woken and found none.
+    pub(crate) fn wait(&self, stream: &RequestToken, again: bool) -> Option<Duration> {
         let (chain, runtime) = self.effective.get()?.chain.get()?;
         let shard = runtime.shard()?;
         let time = shard.longest_wait();
         if time.is_zero() || shard.has_room(*chain) {
             return None;
         }
-        shard.wait(stream);
+        if again {
+            shard.wait_again(stream);
+        } else {
+            shard.wait(stream);
+        }
         Some(time)
     }
 

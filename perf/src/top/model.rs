@@ -7,7 +7,7 @@ use std::{
 };
 
 use weir_core::metrics::{
-    catalog::{Reading, workers},
+    catalog::{Reading, Worker, workers},
     histogram::Distribution,
     snapshot::{ReadError, Snapshot},
     tags::parse_labels,
@@ -21,7 +21,11 @@ pub(crate) struct Sample {
     at: Instant,
     generation: u64,
     bytes: (u64, u64),
-    workers: Vec<u64>,
+    workers: Vec<Worker>,
+    /// Weir's levels, by family, labels and worker.
+    levels: Vec<(String, String, usize, u64)>,
+    /// Its gauges, by family and labels.
+    gauges: Vec<(String, String, i64)>,
     /// Histograms of callbacks, by their labels.
     times: HashMap<String, Distribution>,
     /// Weir's counters, by family and labels.
@@ -36,7 +40,9 @@ impl Sample {
             at: Instant::now(),
             generation: snapshot.generation(),
             bytes: snapshot.usage(),
-            workers: workers(&snapshot).map(|worker| worker.pid).collect(),
+            workers: workers(&snapshot).collect(),
+            levels: Vec::new(),
+            gauges: Vec::new(),
             times: HashMap::new(),
             counters: HashMap::new(),
         };
@@ -49,7 +55,14 @@ impl Sample {
                 Reading::Counter(value) => {
                     sample.counters.insert((family, labels), value);
                 }
-                Reading::Histogram(_) | Reading::Gauge(_) | Reading::Levels(_) => {}
+                Reading::Levels(levels) => {
+                    let all = levels.into_iter();
+                    sample
+                        .levels
+                        .extend(all.map(|(row, value)| (family.clone(), labels.clone(), row, value)));
+                }
+                Reading::Gauge(value) => sample.gauges.push((family, labels, value)),
+                Reading::Histogram(_) => {}
             }
         }
         Ok(sample)
@@ -94,12 +107,43 @@ pub(crate) struct Count {
     pub(crate) total: u64,
 }
 
+/// One worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) pid: u64,
+    /// Instances that requests have, that wait for one, that ever were in use at once, and that there may be.
+    pub(crate) in_use: u64,
+    pub(crate) idle: u64,
+    pub(crate) most: u64,
+    pub(crate) capacity: u64,
+    /// Contexts of requests, and those that have outlived theirs.
+    pub(crate) contexts: u64,
+    pub(crate) deferred: u64,
+    /// Bytes in RAM.
+    pub(crate) resident: u64,
+    /// Filters that it does not run for now.
+    pub(crate) suspended: Vec<String>,
+}
+
+/// A zone or a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Store {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    /// Keys, or messages.
+    pub(crate) count: Option<i64>,
+    /// Bytes that are used, and that there are, of a zone.
+    pub(crate) bytes: Option<(i64, i64)>,
+}
+
 /// What is shown.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) generation: u64,
     pub(crate) bytes: (u64, u64),
-    pub(crate) workers: Vec<u64>,
+    pub(crate) workers: Vec<Workload>,
+    /// Zones, then queues.
+    pub(crate) stores: Vec<Store>,
     /// Those that took most time first.
     pub(crate) calls: Vec<Call>,
     /// Those that grew most first.
@@ -136,9 +180,53 @@ impl Model {
             let key = |count: &Count| (count.what.clone(), count.filter.clone(), count.detail.clone());
             b.rate.total_cmp(&a.rate).then_with(|| key(a).cmp(&key(b)))
         });
-        let (generation, bytes, workers) = (now.generation, now.bytes, now.workers.clone());
-        Self { generation, bytes, workers, calls, counts }
+        let workers = now.workers.iter().map(|worker| workload(now, *worker)).collect();
+        let (generation, bytes) = (now.generation, now.bytes);
+        Self { generation, bytes, workers, stores: stores(now), calls, counts }
     }
+}
+
+fn workload(now: &Sample, worker: Worker) -> Workload {
+    let mut load = Workload { pid: worker.pid, ..Workload::default() };
+    for (family, labels, _, value) in now.levels.iter().filter(|(_, _, row, _)| *row == worker.row) {
+        match family.as_str() {
+            "weir_pool_in_use" => load.in_use = *value,
+            "weir_pool_idle" => load.idle = *value,
+            "weir_pool_in_use_most" => load.most = *value,
+            "weir_pool_capacity" => load.capacity = *value,
+            "weir_contexts" => load.contexts = *value,
+            "weir_contexts_deferred" => load.deferred = *value,
+            "weir_worker_resident_bytes" => load.resident = *value,
+            "weir_filter_suspended" if *value > 0 => {
+                load.suspended.push(label(&parse_labels(labels), "filter"));
+            }
+            _ => {}
+        }
+    }
+    load
+}
+
+fn stores(now: &Sample) -> Vec<Store> {
+    let gauge = |family: &str, wanted: &str| {
+        let found = now.gauges.iter().find(|(name, labels, _)| name == family && labels == wanted);
+        found.map(|(_, _, value)| *value)
+    };
+    let of = |wanted: &'static str| now.gauges.iter().filter(move |(family, ..)| family == wanted);
+    let zones = of("weir_zone_size_bytes").map(|(_, labels, size)| {
+        let pairs = parse_labels(labels);
+        Store {
+            name: label(&pairs, "zone"),
+            kind: label(&pairs, "kind"),
+            count: gauge("weir_zone_entries", labels),
+            bytes: Some((gauge("weir_zone_used_bytes", labels).unwrap_or(0), *size)),
+        }
+    });
+    let queues = of("weir_queue_depth").map(|(_, labels, depth)| {
+        let pairs = parse_labels(labels);
+        let name = format!("{} {}", label(&pairs, "vm_id"), label(&pairs, "queue"));
+        Store { name, kind: "queue".to_owned(), count: Some(*depth), bytes: None }
+    });
+    zones.chain(queues).collect()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "shown with three digits")]
@@ -183,7 +271,7 @@ fn label(pairs: &[(String, String)], name: &str) -> String {
 pub(super) mod tests {
     use weir_core::metrics::{Kind, Metrics, Options, Own, Unit};
 
-    use super::{Model, Sample};
+    use super::{Model, Sample, Store, Workload};
 
     /// Two looks at a file, between which a callback took 1 ms three times and failed once.
     pub(crate) fn sampled() -> Model {
@@ -199,6 +287,19 @@ pub(super) mod tests {
         let failures = own(Kind::Counter, Unit::None, "weir_failures");
         let failures =
             metrics.define_own(&failures, &[&labels[..], &[("cause", "trap")]].concat()).expect("a counter");
+        for (family, value) in
+            [("weir_pool_in_use", 3), ("weir_pool_capacity", 500), ("weir_filter_suspended", 1)]
+        {
+            let level = metrics.slot(&Own::new(Kind::Level, family, ""), &labels[..1]);
+            metrics.put(level, value);
+        }
+        for (family, value) in
+            [("weir_zone_size_bytes", 8192), ("weir_zone_used_bytes", 2048), ("weir_zone_entries", 9)]
+        {
+            let labels = [("zone", "sessions"), ("kind", "shm_kv")];
+            let gauge = metrics.define_own(&Own::new(Kind::Gauge, family, ""), &labels).expect("a gauge");
+            metrics.publish(gauge, value);
+        }
         metrics.observe(time, 50);
         let before = Sample::read(&path).expect("a look");
         (0..3).for_each(|_| metrics.observe(time, 1_000_000));
@@ -209,7 +310,17 @@ pub(super) mod tests {
     #[test]
     fn only_what_is_new_counts() {
         let model = sampled();
-        assert_eq!((model.generation, &model.workers[..], model.calls.len()), (1, &[7][..], 1));
+        assert_eq!((model.generation, model.calls.len()), (1, 1));
+        let worker =
+            Workload { pid: 7, in_use: 3, capacity: 500, suspended: vec!["f".into()], ..Workload::default() };
+        assert_eq!(model.workers, [worker]);
+        let zone = Store {
+            name: "sessions".into(),
+            kind: "shm_kv".into(),
+            count: Some(9),
+            bytes: Some((2048, 8192)),
+        };
+        assert_eq!(model.stores, [zone]);
         let call = &model.calls[0];
         assert_eq!((call.filter.as_str(), call.callback.as_str(), call.total), ("f", "on_log", 4));
         let p50 = call.p50.expect("calls");

@@ -10,21 +10,28 @@ use ratatui::{
     widgets::{Block, Cell, Paragraph, Row, Table},
 };
 
-use super::model::{Call, Count, Model};
+use super::model::{Call, Count, Model, Store, Workload};
 
 /// Draws `model`; `trouble` is why the last look found nothing.
 pub(crate) fn draw(frame: &mut Frame<'_>, file: &Path, model: &Model, trouble: Option<&str>) {
-    let counts = u16::try_from(model.counts.len()).unwrap_or(u16::MAX).clamp(1, 10) + 3;
-    let areas = Layout::vertical([Constraint::Length(2), Constraint::Min(5), Constraint::Length(counts)]);
-    let [head, calls, others] = areas.areas(frame.area());
+    let lines = |count: usize, most| u16::try_from(count).unwrap_or(u16::MAX).clamp(1, most) + 3;
+    let areas = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(lines(model.workers.len(), 8)),
+        Constraint::Min(5),
+        Constraint::Length(lines(model.counts.len(), 10)),
+        Constraint::Length(lines(model.stores.len(), 6)),
+    ]);
+    let [head, workers, calls, others, stores] = areas.areas(frame.area());
     frame.render_widget(Paragraph::new(heading(file, model, trouble)), head);
+    frame.render_widget(workers_table(&model.workers), workers);
     frame.render_widget(calls_table(&model.calls), calls);
     frame.render_widget(counts_table(&model.counts), others);
+    frame.render_widget(stores_table(&model.stores), stores);
 }
 
 fn heading(file: &Path, model: &Model, trouble: Option<&str>) -> Vec<Line<'static>> {
     let (used, all) = model.bytes;
-    let pids: Vec<_> = model.workers.iter().map(u64::to_string).collect();
     let first = format!(
         "{}   configuration {}   {} of {} KiB used",
         file.display(),
@@ -34,9 +41,63 @@ fn heading(file: &Path, model: &Model, trouble: Option<&str>) -> Vec<Line<'stati
     );
     let second = match trouble {
         Some(trouble) => Line::styled(trouble.to_owned(), Style::new().fg(Color::Red)),
-        None => Line::raw(format!("{} workers: {}", pids.len(), pids.join(" "))),
+        None => Line::raw(format!("{} workers", model.workers.len())),
     };
     vec![Line::styled(first, Style::new().add_modifier(Modifier::BOLD)), second]
+}
+
+fn workers_table(workers: &[Workload]) -> Table<'static> {
+    let rows = workers.iter().map(|worker| {
+        let style = if worker.suspended.is_empty() { Style::new() } else { Style::new().fg(Color::Red) };
+        Row::new([
+            Cell::new(worker.pid.to_string()),
+            Cell::new(worker.suspended.join(" ")),
+            right(worker.in_use.to_string()),
+            right(worker.idle.to_string()),
+            right(worker.most.to_string()),
+            right(worker.capacity.to_string()),
+            right(worker.contexts.to_string()),
+            right(worker.deferred.to_string()),
+            right(format!("{} MiB", worker.resident >> 20)),
+        ])
+        .style(style)
+    });
+    let widths = [
+        Constraint::Length(10),
+        Constraint::Min(16),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(12),
+    ];
+    let titles = ["pid", "suspended", "in use", "idle", "most", "of", "contexts", "deferred", "memory"];
+    table(rows.collect(), &widths, &titles, 2, "Workers: instances, contexts")
+}
+
+fn stores_table(stores: &[Store]) -> Table<'static> {
+    let kib = |bytes: i64| format!("{} KiB", (bytes + 1023) / 1024);
+    let rows = stores.iter().map(|store| {
+        let (used, size) = store.bytes.map_or_else(Default::default, |(used, size)| (kib(used), kib(size)));
+        Row::new([
+            Cell::new(store.kind.clone()),
+            Cell::new(store.name.clone()),
+            right(store.count.map_or_else(String::new, |count| count.to_string())),
+            right(used),
+            right(size),
+        ])
+    });
+    let widths = [
+        Constraint::Length(10),
+        Constraint::Min(24),
+        Constraint::Length(14),
+        Constraint::Length(14),
+        Constraint::Length(14),
+    ];
+    let titles = ["kind", "name", "keys, messages", "used", "of"];
+    table(rows.collect(), &widths, &titles, 2, "Zones and queues")
 }
 
 fn calls_table(calls: &[Call]) -> Table<'static> {
@@ -158,8 +219,20 @@ mod tests {
             terminal.draw(|frame| draw(frame, Path::new("/run/m"), &model, None)).expect("drawn");
             terminal.backend().to_string()
         };
-        let view = shown(120, 24);
-        for text in ["/run/m", "1 workers: 7", "on_log", "nginx.conf:3", "1.00 ms", "failures", "trap"] {
+        let view = shown(120, 32);
+        for text in [
+            "/run/m",
+            "1 workers",
+            "on_log",
+            "500",
+            "shm_kv",
+            "sessions",
+            "2 KiB",
+            "nginx.conf:3",
+            "1.00 ms",
+            "failures",
+            "trap",
+        ] {
             assert!(view.contains(text), "no {text} in\n{view}");
         }
         for (width, height) in [(1, 1), (10, 3), (40, 8)] {

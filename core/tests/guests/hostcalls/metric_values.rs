@@ -3,13 +3,23 @@
 use weir_core::{abi::Status, filter::Callback, plan::Isolation};
 
 use super::define_metric::shown;
-use crate::support::{END, Guest, OUT, Step, bad_pointers, call, case, check, plugin, u64_at};
+use crate::support::{Bench, END, Guest, OUT, Step, bad_pointers, call, case, check, plugin, u32_at, u64_at};
 
 const INCREMENT: &str = "proxy_increment_metric";
 const RECORD: &str = "proxy_record_metric";
 const GET: &str = "proxy_get_metric";
 
-/// Defines a counter, a gauge and a histogram, with the numbers 1, 2 and 3, when it is configured.
+/// The number that a guest's first metric gets in a worker with so many filters: Weir's own come before.
+fn first(filters: usize) -> i64 {
+    let define = call("proxy_define_metric", [0, 64, 1, OUT]);
+    let probe = Guest::new().data(64, "m").on(Callback::Configure, [define, u32_at(OUT)]);
+    let load = |at| plugin(&probe.clone().named(&format!("probe{at}")).load(), "", Isolation::Stream);
+    let numbers = Bench::new((0..filters).map(load).collect()).run();
+    numbers[1].parse().expect("a number")
+}
+
+/// Defines a counter, a gauge and a histogram, with the numbers [`first`], the next and the one after it, when it is
+/// configured.
 fn guest() -> Guest {
     let define = |kind| {
         Step::Wat(format!(
@@ -26,12 +36,14 @@ fn get(metric: i64) -> [Step; 2] {
 
 #[test]
 fn counters_gauges_and_histograms() {
-    let steps = [call(INCREMENT, [1, 2]), call(RECORD, [1, 3]), call(INCREMENT, [1, 0])]
+    let counter = first(1);
+    let (gauge, histogram) = (counter + 1, counter + 2);
+    let steps = [call(INCREMENT, [counter, 2]), call(RECORD, [counter, 3]), call(INCREMENT, [counter, 0])]
         .into_iter()
-        .chain(get(1))
-        .chain([call(RECORD, [2, 10]), call(INCREMENT, [2, -3]), call(INCREMENT, [2, 1])])
-        .chain(get(2))
-        .chain([call(RECORD, [3, 0]), call(RECORD, [3, 6]), call(RECORD, [3, -1])]);
+        .chain(get(counter))
+        .chain([call(RECORD, [gauge, 10]), call(INCREMENT, [gauge, -3]), call(INCREMENT, [gauge, 1])])
+        .chain(get(gauge))
+        .chain([0, 6, -1].map(|value| call(RECORD, [histogram, value])));
     let bench = guest().on(Callback::RequestHeaders, steps).bench();
     assert_eq!(bench.run(), ["0", "0", "0", "0", "5", "0", "0", "0", "0", "8", "0", "0", "0"]);
     assert_eq!(shown(&bench, "m_total"), ["m_total{filter=\"guest\"} 5"]);
@@ -45,16 +57,19 @@ fn counters_gauges_and_histograms() {
 
 #[test]
 fn statuses() {
-    let mut cases = bad_pointers(GET, &[1, OUT], &[], &[(1, 8)]);
+    let counter = first(1);
+    let (gauge, histogram) = (counter + 1, counter + 2);
+    let mut cases = bad_pointers(GET, &[counter, OUT], &[], &[(1, 8)]);
     cases.extend([
-        case(INCREMENT, [1, -1], Status::BadArgument),
-        case(INCREMENT, [1, i64::MIN], Status::BadArgument),
-        case(INCREMENT, [2, i64::MIN], Status::Ok),
-        case(INCREMENT, [3, 1], Status::BadArgument),
-        case(GET, [3, OUT], Status::BadArgument),
-        case(GET, [1, END - 8], Status::Ok),
+        case(INCREMENT, [counter, -1], Status::BadArgument),
+        case(INCREMENT, [counter, i64::MIN], Status::BadArgument),
+        case(INCREMENT, [gauge, i64::MIN], Status::Ok),
+        case(INCREMENT, [histogram, 1], Status::BadArgument),
+        case(GET, [histogram, OUT], Status::BadArgument),
+        case(GET, [counter, END - 8], Status::Ok),
     ]);
-    for unknown in [0, 4, 16_385, 0x7fff_ffff] {
+    // Number 1 is Weir's own.
+    for unknown in [0, 1, histogram + 1, 16_385, 0x7fff_ffff] {
         cases.push(case(INCREMENT, [unknown, 1], Status::NotFound));
         cases.push(case(RECORD, [unknown, 1], Status::NotFound));
         cases.push(case(GET, [unknown, OUT], Status::NotFound));
@@ -64,7 +79,8 @@ fn statuses() {
 
 #[test]
 fn metrics_outlive_the_instance_that_counts() {
-    let steps = || [call(INCREMENT, [1, 1])].into_iter().chain(get(1));
+    let counter = first(1);
+    let steps = || [call(INCREMENT, [counter, 1])].into_iter().chain(get(counter));
     let bench = guest().on(Callback::RequestHeaders, steps()).bench_with(Isolation::Stream);
     for count in ["1", "2", "3"] {
         assert_eq!(bench.run(), ["0", "0", count]);
@@ -73,12 +89,11 @@ fn metrics_outlive_the_instance_that_counts() {
 
 #[test]
 fn a_filter_reaches_its_own_metrics_only() {
-    let owner = guest().on(Callback::RequestHeaders, [call(INCREMENT, [1, 1])]).named("owner").load();
-    let thief = Guest::new()
-        .on(Callback::RequestHeaders, [call(INCREMENT, [1, 1]), call(RECORD, [2, 1]), call(GET, [1, OUT])])
-        .named("thief")
-        .load();
+    let counter = first(2);
+    let owner = guest().on(Callback::RequestHeaders, [call(INCREMENT, [counter, 1])]).named("owner").load();
+    let steals = [call(INCREMENT, [counter, 1]), call(RECORD, [counter + 1, 1]), call(GET, [counter, OUT])];
+    let thief = Guest::new().on(Callback::RequestHeaders, steals).named("thief").load();
     let plugins = [owner, thief].map(|filter| plugin(&filter, "", Isolation::Stream));
-    let bench = crate::support::Bench::new(plugins.into());
+    let bench = Bench::new(plugins.into());
     assert_eq!(bench.run(), ["0", "1", "1", "1"]);
 }

@@ -173,6 +173,65 @@ fn the_root_that_registered_is_told_in_its_worker_once_for_a_batch() {
     }
 }
 
+/// A root context that registers a queue in a request is told of messages as long as the worker lives, in an instance that
+/// is no request's.
+#[test]
+fn a_queue_that_is_registered_in_a_request_has_its_root_told() {
+    let told = [
+        wat("(global.set $told (i32.add (global.get $told) (i32.const 1)))"),
+        number("(i64.extend_i32_u (global.get $told))"),
+        with_queue("proxy_dequeue_shared_queue", "(i32.const 64) (i32.const 68)"),
+        value(64),
+        wat("(if (i32.eq (global.get $told) (i32.const 3)) (then unreachable))"),
+    ];
+    let registers = [call(REGISTER, [8, 1, OUT]), number("(i64.extend_i32_u (global.get $told))")];
+    let guest = Guest::new()
+        .named("late")
+        .plus("(global $told (mut i32) (i32.const 0))")
+        .data(8, "q")
+        .on(Callback::RequestHeaders, registers)
+        .on(Callback::Done, imports())
+        .on(Callback::QueueReady, [call(REGISTER, [8, 1, OUT])].into_iter().chain(told));
+    for isolation in [Isolation::Auto, Isolation::Stream, Isolation::Filter] {
+        let zones = zones();
+        zones.prepare_wakes(4).expect("descriptors");
+        let bench = guest.bench_with(isolation).sharing(&zones);
+        let mut plans = bench.plans.unrehearsed();
+        plans.rehearse(engine(), &bench.worker).expect("accepted");
+        let worker = Worker::default();
+        let shared = Shared::new(&zones);
+        worker.share(&shared);
+        let shard = Shard::new(plans.into(), worker.clone());
+        shard.start();
+        let log = || worker.take_log().into_iter().map(|line| line.message).collect::<Vec<_>>();
+        let message = |text: &[u8]| {
+            let queue = shared.resolve(b"late-vm", b"q").expect("registered");
+            shared.enqueue(queue, text).expect("room");
+            assert!(shared.waker().expect("it can be woken").clear(), "woken");
+            shard.queues_ready();
+            log()
+        };
+        let serve = || {
+            let request = weir_core::testing::Request::new(&worker);
+            let mut chain = shard.begin(bench.id, &request);
+            chain.headers(weir_core::chain::Direction::Request, true);
+            // Told while the request still lives.
+            chain
+        };
+        let chain = serve();
+        assert_eq!(log(), ["0", "0"], "registered");
+        assert_eq!(message(b"one"), ["0", "1", "0", "one"]);
+        drop(chain);
+        drop(serve());
+        let _ = log();
+        assert_eq!(message(b"two"), ["0", "2", "0", "two"], "the same instance");
+        drop(serve());
+        assert_eq!(log()[..2], ["0", "0"], "no request sees what it has counted");
+        assert!(message(b"three")[4].contains("proxy_on_queue_ready failed"));
+        assert_eq!(message(b"four"), ["0", "1", "0", "four"], "one that failed has a successor");
+    }
+}
+
 #[test]
 fn who_registers_last_is_told_and_of_what_is_there_at_once() {
     let zones = zones();
