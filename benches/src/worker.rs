@@ -138,6 +138,7 @@ impl Bench {
                 root_id: String::new(),
                 isolation: case.isolation,
                 snapshot: true,
+                singleton: false,
                 calls: 0,
                 place: "bench:1".to_owned(),
                 recorder: Recorder::default(),

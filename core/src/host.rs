@@ -7,11 +7,13 @@
 use crate::abi::types::LogLevel;
 
 pub mod calls;
+pub mod crypto;
 pub mod root;
 pub mod stream;
 pub mod views;
 
 pub use calls::Calls;
+pub use crypto::Crypto;
 pub use root::{RootHost, RootId};
 pub use stream::{Attribute, LocalResponse, StreamError, StreamHost, Value};
 pub use views::{Bodies, BufferError, Buffers, Hold, MapError, Maps};
@@ -19,7 +21,7 @@ pub use views::{Bodies, BufferError, Buffers, Hold, MapError, Maps};
 /// A proxy: the pair of handles that its worker and its requests are known by.
 pub trait Host: Sized + std::fmt::Debug + 'static {
     /// One worker, as root contexts see it.
-    type Root: RootHost + Calls<Self::Stream>;
+    type Root: RootHost + Calls<Self::Stream> + Crypto;
     /// One request, as its stream contexts see it.
     type Stream: StreamHost;
 }

@@ -55,6 +55,8 @@ pub struct Plugin<H: Host> {
     /// Whether instances may begin where one was that has been configured in the master; otherwise each is configured
     /// by itself, and serves one request.
     pub snapshot: bool,
+    /// Whether its root context ticks in one worker only, not in each.
+    pub singleton: bool,
     /// The proxy's own number for what the filter may call where there is no request; core hands it back
     /// ([`By::rules`](crate::host::calls::By::rules)).
     pub calls: u32,
@@ -62,6 +64,18 @@ pub struct Plugin<H: Host> {
     pub place: String,
     /// What is counted of it.
     pub recorder: Recorder,
+}
+
+impl<H: Host> Plugin<H> {
+    /// What workers claim of it: the same for directives of one filter with one configuration, before and after a reload.
+    pub(crate) fn claim(&self) -> u64 {
+        /// FNV-1a: its prime, and what it begins with.
+        const PRIME: u64 = 0x0100_0000_01b3;
+        const BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
+        let parts = [self.filter.spec().name.as_bytes(), self.root_id.as_bytes(), &self.configuration];
+        let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0]));
+        bytes.fold(BEGIN, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    }
 }
 
 /// Number of a filter chain in its [`Plans`].

@@ -123,11 +123,15 @@ impl<H: Host> Shard<H> {
     }
 
     /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`, unless the filter
-    /// is suspended.
+    /// is suspended, or another worker ticks for all of them ([`Plugin::singleton`](crate::plan::Plugin::singleton)).
     ///
     /// A failure has been logged; the next tick meets a new instance.
     pub fn tick(&self, root: RootId) {
         let pool = &self.inner.pool;
+        let plugin = pool.plans().groups().get(root.group).and_then(|group| group.plugins.get(root.root));
+        if plugin.is_some_and(|plugin| plugin.singleton && !self.inner.root.leads(plugin.claim())) {
+            return;
+        }
         let Ok(trial) = self.inner.admit(root.group) else { return };
         let ticked = pool.resident(root.group).and_then(|instance| {
             let entered = || Failure::new(Callback::Tick, Cause::Host("the instance was entered twice"));

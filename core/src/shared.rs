@@ -30,10 +30,12 @@ pub mod zone;
 mod bucket;
 mod carry;
 mod census;
+mod claims;
 mod hash;
 mod kept;
 mod settle;
 
+pub use claims::Claims;
 pub use regions::{OpenError, Zones, ZonesSpec};
 pub use table::{Eviction, WriteError};
 

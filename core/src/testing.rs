@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod calls;
+mod crypto;
 
 /// The proxy in memory.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ pub struct Worker {
     metrics: Rc<RefCell<Option<Arc<Metrics>>>>,
     shared: Rc<RefCell<Option<Rc<Shared>>>>,
     calls: Rc<calls::Log>,
+    claims: Rc<RefCell<Option<Vec<u64>>>>,
 }
 
 /// The range of `len` bytes at `ptr` in a guest's memory of `size` bytes, as every hostcall checks it; `None` where it
@@ -123,6 +125,17 @@ impl Worker {
         self.shared.replace(Some(Rc::clone(shared)));
     }
 
+    /// From now on another worker does what is done in one worker only; the other way round with `false`.
+    pub fn follow(&self, follows: bool) {
+        self.claims.replace(follows.then(Vec::new));
+    }
+
+    /// What was claimed in vain since [`follow`](Self::follow) was called.
+    #[must_use]
+    pub fn claims(&self) -> Vec<u64> {
+        self.claims.borrow().clone().unwrap_or_default()
+    }
+
     /// Drops lines that are less severe than `level`.
     pub fn set_log_level(&self, level: LogLevel) {
         self.level.set(Some(level));
@@ -163,6 +176,16 @@ impl RootHost for Worker {
             0 => ticks.remove(&root),
             period => ticks.insert(root, period),
         };
+    }
+
+    fn leads(&self, claim: u64) -> bool {
+        match &mut *self.claims.borrow_mut() {
+            Some(claims) => {
+                claims.push(claim);
+                false
+            }
+            None => true,
+        }
     }
 
     fn metrics(&self) -> Arc<Metrics> {

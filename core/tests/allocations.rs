@@ -24,7 +24,7 @@ use weir_core::{
     engine::{Engine, Settings, Ticker, cache::Cache, limits::Limits},
     filter::{Filter, FilterSpec},
     host::{
-        Attribute, Bodies, BufferError, Buffers, Calls, Hold, Host, LocalResponse, LogLine, LogSink,
+        Attribute, Bodies, BufferError, Buffers, Calls, Crypto, Hold, Host, LocalResponse, LogLine, LogSink,
         MapError, Maps, RootHost, RootId, StreamError, StreamHost, Value,
     },
     metrics::{Metrics, Options, recorder::Recorder},
@@ -126,6 +126,8 @@ impl RootHost for Worker {
 }
 
 impl Calls<Stream> for Worker {}
+
+impl Crypto for Worker {}
 
 /// Headers of every request and response.
 const HEADERS: &[(&[u8], &[u8])] = &[
@@ -399,6 +401,7 @@ impl Bench {
                 root_id: String::new(),
                 isolation,
                 snapshot: true,
+                singleton: false,
                 calls: 0,
                 place: "test.conf:1".into(),
                 recorder: Recorder::default(),

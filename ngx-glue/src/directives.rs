@@ -115,11 +115,12 @@ pub(crate) static MAIN: [Directive<Main>; 50] = [
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 20] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 21] = [
     Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
     Directive::new(c"proxy_wasm_snapshot", LOCATION | NGX_CONF_TAKE1, Location::snapshot),
+    Directive::new(c"proxy_wasm_ticks", LOCATION | NGX_CONF_TAKE1, Location::ticks),
     Directive::new(c"proxy_wasm_subrequests", LOCATION | NGX_CONF_TAKE1, Location::subrequests_flag),
     Directive::new(
         c"proxy_wasm_request_body_buffer",

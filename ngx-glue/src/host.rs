@@ -4,6 +4,7 @@ use weir_core::host::Host;
 
 mod body;
 mod calls;
+mod crypto;
 mod maps;
 mod properties;
 mod request_headers;

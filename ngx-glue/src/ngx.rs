@@ -8,6 +8,8 @@ pub(crate) mod code;
 pub(crate) mod conf;
 pub(crate) mod connection;
 pub(crate) mod content;
+#[cfg(ngx_feature = "ssl")]
+pub(crate) mod crypto;
 pub(crate) mod cycle;
 pub(crate) mod deadline;
 pub(crate) mod event;

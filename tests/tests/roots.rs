@@ -1,5 +1,7 @@
 //! Root contexts that live on: ticks in each worker, what requests learn from them, and what all instances begin with.
 
+use std::collections::BTreeSet;
+
 use weir_tests::{Conf, Nginx, wait};
 
 fn conf(directives: &str) -> Conf {
@@ -13,6 +15,48 @@ fn nginx(directives: &str) -> Nginx {
 
 fn number(nginx: &Nginx, name: &str) -> u64 {
     nginx.get("/").header(name).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// The worker that has logged a line.
+fn pid(line: &str) -> u32 {
+    let pid = line.split_once("] ").and_then(|(_, rest)| rest.split_once('#'));
+    pid.and_then(|(pid, _)| pid.parse().ok()).expect("a line of nginx's")
+}
+
+/// Waits until `count` more ticks have been logged, and answers who has ticked.
+fn tickers(nginx: &Nginx, count: usize) -> BTreeSet<u32> {
+    let lines = nginx.wait_for_lines(nginx.mark(), "ticks: ticks", count);
+    lines.iter().map(|line| pid(line)).collect()
+}
+
+#[test]
+fn one_worker_ticks_for_all_until_it_dies() {
+    let directives = "proxy_wasm_ticks singleton; proxy_wasm ticks '5 log';";
+    let mut nginx = Nginx::start(conf(directives).workers(4));
+    nginx.tolerate("exited on signal 9");
+    nginx.tolerate("sendmsg() failed");
+    for _ in 0..3 {
+        let ticking = tickers(&nginx, 20);
+        assert_eq!(ticking.len(), 1, "{}", nginx.log());
+        let killed = ticking.into_iter().next().expect("one");
+        assert!(nginx.worker_pids().contains(&killed));
+        nginx.kill(killed);
+        let other = wait::poll(|| (!tickers(&nginx, 1).contains(&killed)).then_some(()));
+        assert!(other.is_some(), "{}", nginx.log());
+    }
+    // After a reload it is a worker of the new configuration, though an old one still has a connection.
+    let _kept = nginx.connect(weir_tests::Protocol::Http1);
+    let before = nginx.worker_pids();
+    nginx.reload(conf(directives).workers(4));
+    let new = wait::poll(|| tickers(&nginx, 5).is_disjoint(&before.iter().copied().collect()).then_some(()));
+    assert!(new.is_some(), "{}", nginx.log());
+}
+
+#[test]
+fn all_workers_tick_unless_one_is_to() {
+    let nginx = Nginx::start(conf("proxy_wasm ticks '5 log';").workers(3));
+    let all = wait::poll(|| (tickers(&nginx, 30).len() == 3).then_some(()));
+    assert!(all.is_some(), "{}", nginx.log());
 }
 
 fn configured(nginx: &Nginx) -> usize {

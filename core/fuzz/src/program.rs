@@ -74,6 +74,7 @@ pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation
         root_id: String::new(),
         isolation,
         snapshot: true,
+        singleton: false,
         calls: 0,
         place: "fuzz:1".to_owned(),
         recorder: Recorder::default(),

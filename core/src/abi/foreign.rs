@@ -12,6 +12,8 @@ use crate::{host::Host, instance::State};
 mod compression;
 mod filter_state;
 mod lookup;
+mod pem;
+mod signature;
 
 /// A foreign function: its arguments, what it answers.
 type Function<H> = fn(&mut State<H>, &[u8]) -> Hostcall<Vec<u8>>;
@@ -23,7 +25,9 @@ fn find<H: Host>(name: &[u8]) -> Option<Function<H>> {
         b"compress" => compression::compress,
         b"resolve" => lookup::resolve,
         b"set_envoy_filter_state" => filter_state::set,
+        b"sign" => signature::sign,
         b"uncompress" => compression::uncompress,
+        b"verify_signature" => signature::verify,
         _ => return None,
     })
 }

@@ -103,11 +103,36 @@ pub(crate) fn bytes(message: &[u8], number: u64) -> Option<&[u8]> {
     found.filter(|_| fields.is_whole())
 }
 
+/// Adds field `number`, a boolean that is true, to a message.
+pub(crate) fn put_true(message: &mut Vec<u8>, number: u64) {
+    put_varint(message, number << 3 | VARINT);
+    put_varint(message, 1);
+}
+
+/// Adds field `number`, of type bytes or string, to a message.
+pub(crate) fn put_bytes(message: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+    put_varint(message, number << 3 | BYTES);
+    put_varint(message, bytes.len() as u64);
+    message.extend_from_slice(bytes);
+}
+
+fn put_varint(message: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            message.push(low & 0x7f);
+            return;
+        }
+        message.push(low | 0x80);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Fields, Value, bytes};
+    use super::{Fields, Value, bytes, put_bytes, put_true};
 
     #[test]
     fn fields_are_read_and_unknown_ones_skipped() {
@@ -137,6 +162,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_is_read(number in 1_u64..1 << 20, written in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut message = Vec::new();
+            put_true(&mut message, number + 1);
+            put_bytes(&mut message, number, &written);
+            prop_assert_eq!(bytes(&message, number), Some(&written[..]));
+            prop_assert_eq!(Fields::new(&message).next(), Some((number + 1, Value::Number(1))));
+        }
+
         #[test]
         fn any_bytes_are_read_to_an_end(message: Vec<u8>) {
             let _ = bytes(&message, 1);

@@ -37,6 +37,9 @@ pub const MAX_COMPRESSED: usize = 4 * 1024 * 1024;
 /// Most bytes that the foreign function `uncompress` answers, 16 MiB.
 pub const MAX_UNCOMPRESSED: usize = 16 * 1024 * 1024;
 
+/// Most bytes of a text that the foreign functions `sign` and `verify_signature` take, 4 MiB.
+pub const MAX_SIGNED: usize = 4 * 1024 * 1024;
+
 /// Most bytes of a `.wasm` file, 256 MiB.
 pub const MAX_MODULE_BYTES: u64 = 256 * 1024 * 1024;
 

@@ -20,6 +20,13 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
     /// one has passed; with 0 no more. A later call takes an earlier one's place.
     fn set_tick(&self, root: RootId, period: u32);
 
+    /// Whether this worker is the one that does for all of them what `claim` stands for: the first that asks, until it
+    /// ends. Another one that asks after that takes its place.
+    fn leads(&self, claim: u64) -> bool {
+        let _ = claim;
+        true
+    }
+
     /// The metrics of the server that it belongs to. Asked once for each instance.
     fn metrics(&self) -> Arc<Metrics>;
 

@@ -160,6 +160,7 @@ mod tests {
                 root_id: String::new(),
                 isolation: Isolation::Stream,
                 snapshot: true,
+                singleton: false,
                 calls: 0,
                 place: String::new(),
                 recorder: crate::metrics::recorder::Recorder::default(),

@@ -101,6 +101,14 @@ pub(crate) fn unlock(file: &File, at: usize) {
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
 }
 
+/// Gives all locks of this process on `file` back.
+pub(crate) fn unlock_all(file: &File) {
+    // No bytes are all bytes, to whatever end.
+    let lock = bytes(libc::F_UNLCK, 0, 0);
+    // SAFETY: the descriptor is open, and the kernel only reads the lock.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
+}
+
 /// Whether another process has a lock on any of the first `count` bytes of `file`.
 pub(crate) fn is_locked(file: &File, count: usize) -> bool {
     let mut lock = bytes(libc::F_WRLCK, 0, count);

@@ -449,6 +449,7 @@ pub(crate) fn plugin(
         root_id: "root".to_owned(),
         isolation,
         snapshot: true,
+        singleton: false,
         calls: 0,
         place: "test.conf:1".to_owned(),
         recorder: Recorder::default(),

@@ -40,6 +40,7 @@ pub(super) struct Draft {
     isolation: Option<Isolation>,
     failure: Option<Policy>,
     snapshot: Option<bool>,
+    singleton: Option<bool>,
     subrequests: Option<bool>,
     request_body: Option<Limit>,
     response_body: Option<Limit>,
@@ -78,6 +79,8 @@ pub(crate) struct Effective {
     failure: Policy,
     /// Whether instances begin where one was that the master has configured.
     pub(crate) snapshot: bool,
+    /// Whether root contexts tick in one worker only.
+    pub(crate) singleton: bool,
     subrequests: bool,
     bodies: Bodies,
     /// What filters may call.
@@ -197,6 +200,23 @@ impl Location {
         set_once(&mut location.draft.borrow_mut().snapshot, flag(conf, NAME)?, NAME)
     }
 
+    /// `proxy_wasm_ticks all | singleton;`
+    pub(crate) fn ticks(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_ticks";
+        let singleton = match conf.argument(0) {
+            b"all" => false,
+            b"singleton" => true,
+            other => {
+                let other = String::from_utf8_lossy(other);
+                return Err(format!(
+                    "invalid value \"{other}\" in \"{NAME}\" directive, it must be \"all\" or \"singleton\""
+                )
+                .into());
+            }
+        };
+        set_once(&mut location.draft.borrow_mut().singleton, singleton, NAME)
+    }
+
     /// `proxy_wasm_subrequests on | off;`
     pub(crate) fn subrequests_flag(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         const NAME: &str = "proxy_wasm_subrequests";
@@ -243,6 +263,7 @@ impl Location {
             isolation: draft.isolation.unwrap_or(Isolation::Auto),
             failure: draft.failure.unwrap_or_default(),
             snapshot: draft.snapshot.unwrap_or(true),
+            singleton: draft.singleton.unwrap_or(false),
             subrequests: draft.subrequests.unwrap_or(false),
             bodies: Bodies {
                 request: draft.request_body.unwrap_or_default(),
@@ -268,6 +289,7 @@ impl Draft {
         self.isolation = self.isolation.or(outer.isolation);
         self.failure = self.failure.or(outer.failure);
         self.snapshot = self.snapshot.or(outer.snapshot);
+        self.singleton = self.singleton.or(outer.singleton);
         self.subrequests = self.subrequests.or(outer.subrequests);
         self.request_body = self.request_body.or(outer.request_body);
         self.response_body = self.response_body.or(outer.response_body);

@@ -23,7 +23,10 @@ use super::{
     zones,
 };
 use crate::{
-    host::{Ngx, root::Worker},
+    host::{
+        Ngx,
+        root::{self, Worker},
+    },
     ngx::{
         cycle::Cycle,
         log::{Level, Log},
@@ -83,6 +86,13 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
     let mut ids = Vec::new();
     for location in locations() {
         ids.push((location, plans.add_chain(plugins.of(location, &filters)?)));
+    }
+    if let Some(one) =
+        locations().find(|location| location.singleton).and_then(|location| location.uses.first())
+    {
+        root::prepare_claims().map_err(|error| {
+            Failure::new(&one.place, format_args!("workers cannot agree on which one ticks: {error}"))
+        })?;
     }
     let zones = zones::open(block)?;
     // The trial takes part in the zones, and leaves them before processes are made.
@@ -183,7 +193,7 @@ fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache, worker: &Worker) -> 
 /// The plugins made so far. A directive that several locations inherit is one plugin, with one root context for each
 /// worker; it is known by its address, since two directives that read the same are two all the same.
 struct Plugins {
-    known: HashMap<(*const Use, Isolation, bool), Arc<Plugin<Ngx>>>,
+    known: HashMap<(*const Use, Isolation, bool, bool), Arc<Plugin<Ngx>>>,
     rules: Rc<AllRules>,
 }
 
@@ -199,8 +209,8 @@ impl Plugins {
         location: &Effective,
         filters: &Filters,
     ) -> Result<Arc<Plugin<Ngx>>, Failure> {
-        let (isolation, snapshot) = (location.isolation, location.snapshot);
-        let key = (Rc::as_ptr(one), isolation, snapshot);
+        let (isolation, snapshot, singleton) = (location.isolation, location.snapshot, location.singleton);
+        let key = (Rc::as_ptr(one), isolation, snapshot, singleton);
         if let Some(plugin) = self.known.get(&key) {
             return Ok(Arc::clone(plugin));
         }
@@ -212,6 +222,7 @@ impl Plugins {
             root_id: String::new(),
             isolation,
             snapshot,
+            singleton,
             calls: self.rules.number(&location.calls),
             place: one.place.to_string(),
             recorder: Recorder::default(),

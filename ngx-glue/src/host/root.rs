@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    io,
     rc::Rc,
     sync::{Arc, OnceLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -11,14 +12,33 @@ use weir_core::{
     abi::types::LogLevel,
     host::{LogLine, LogSink, RootHost, RootId, Speaker},
     metrics::Metrics,
-    shared::Shared,
+    shared::{Claims, Shared},
 };
 
 use crate::{
     calls::Client,
     conf::calls::AllRules,
-    ngx::{cycle::Cycle, timer::Timers},
+    ngx::{
+        cycle::{self, Cycle},
+        timer::Timers,
+    },
 };
+
+/// What one worker does for all of them. Made in the master when a configuration first needs it; workers of later
+/// configurations have the same.
+static CLAIMS: OnceLock<Claims> = OnceLock::new();
+
+/// Makes what workers claim, if that has not been done.
+///
+/// # Errors
+/// When the system has no file to give.
+pub(crate) fn prepare_claims() -> io::Result<()> {
+    if CLAIMS.get().is_none() {
+        // The master has one thread.
+        let _ = CLAIMS.set(Claims::new()?);
+    }
+    Ok(())
+}
 
 /// The worker that runs, or the master while it tries out a configuration.
 #[derive(Debug, Clone)]
@@ -150,6 +170,16 @@ impl RootHost for Worker {
         if let Some(timers) = &self.timers {
             timers.set(root, period);
         }
+    }
+
+    /// A worker that ends leaves it to those that have taken its place.
+    fn leads(&self, claim: u64) -> bool {
+        let Some(claims) = CLAIMS.get() else { return true };
+        if cycle::is_ending() {
+            claims.give_up();
+            return false;
+        }
+        claims.claim(claim)
     }
 
     fn metrics(&self) -> Arc<Metrics> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use nginx_sys::{
-    NGX_OK, NGX_PROCESS_HELPER, NGX_PROCESS_SIGNALLER, ngx_conf_full_name, ngx_cycle_t, ngx_int_t,
-    ngx_module_t, ngx_process, ngx_str_t, ngx_test_config, ngx_uint_t,
+    NGX_OK, NGX_PROCESS_HELPER, NGX_PROCESS_SIGNALLER, ngx_conf_full_name, ngx_cycle_t, ngx_exiting,
+    ngx_int_t, ngx_module_t, ngx_process, ngx_str_t, ngx_test_config, ngx_uint_t,
 };
 
 use super::{log::Log, pool::Pool};
@@ -190,6 +190,14 @@ pub(crate) fn is_test() -> bool {
     // SAFETY: nginx writes this number when it reads its command line, before any module can run.
     let test = unsafe { ngx_test_config };
     test != 0
+}
+
+/// Whether this worker takes no new connections any more, and ends when those that it has are done
+/// (`ngx_worker_process_cycle()`).
+pub(crate) fn is_ending() -> bool {
+    // SAFETY: nginx writes this number in its one thread only, which is the one that runs.
+    let exiting = unsafe { ngx_exiting };
+    exiting != 0
 }
 
 /// What this process is for (`ngx_process` in `src/os/unix/ngx_process_cycle.h`).

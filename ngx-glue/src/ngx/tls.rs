@@ -118,7 +118,7 @@ impl<'a> Certificate<'a> {
 
 /// Forgets the errors that a question has left in OpenSSL's queue, which nginx would report as somebody else's
 /// (`ngx_ssl_clear_error()`).
-struct Errors;
+pub(super) struct Errors;
 
 impl Drop for Errors {
     fn drop(&mut self) {

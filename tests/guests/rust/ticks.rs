@@ -1,9 +1,9 @@
 //! Learns something outside requests: counts the ticks of its root context, and sends each response with header
 //! `x-ticks`, the count, and `x-seed`, a number that was drawn while it was configured. Its configuration is the period
-//! in milliseconds; without one it never ticks.
+//! in milliseconds; without one it never ticks. With `log` behind it each tick is logged.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ proxy_wasm::main! {{
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
+static LOGS: AtomicBool = AtomicBool::new(false);
 
 struct Root;
 
@@ -29,14 +30,19 @@ impl RootContext for Root {
         SEED.store(RandomState::new().hash_one(0), Ordering::Relaxed);
         let period = weir_test_guests::configuration(self);
         log::info!("configured with {period:?}");
-        if let Ok(period) = period.parse() {
+        let mut words = period.split(' ');
+        if let Some(Ok(period)) = words.next().map(str::parse) {
             self.set_tick_period(Duration::from_millis(period));
         }
+        LOGS.store(words.next() == Some("log"), Ordering::Relaxed);
         true
     }
 
     fn on_tick(&mut self) {
         TICKS.fetch_add(1, Ordering::Relaxed);
+        if LOGS.load(Ordering::Relaxed) {
+            log::info!("ticks");
+        }
     }
 
     fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {

@@ -159,3 +159,79 @@ fn bad_pointers_are_refused_and_results_need_not_be_wanted() {
     ];
     check(guest(), |_| (), &cases);
 }
+
+/// Fields of a message, each a number below 16 and bytes.
+fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut message = Vec::new();
+    for (number, bytes) in fields {
+        let len = u8::try_from(bytes.len()).expect("short");
+        // Two bytes for each length, as a writer may have it.
+        message.extend_from_slice(&[number << 3 | 2, len & 0x7f | 0x80, len >> 7]);
+        message.extend_from_slice(bytes);
+    }
+    message
+}
+
+/// What function `name` answers, as bytes where it is OK.
+fn answer_bytes(name: &str, arguments: &[u8]) -> Result<Vec<u8>, String> {
+    // Each byte is logged as a number.
+    let dump = wat(format!(
+        "(local $at i32)
+         (block $done (loop $next
+            (br_if $done (i32.ge_u (local.get $at) (i32.load (i32.const {SIZE}))))
+            (call $number (i32.const 0) (i64.load8_u (i32.add (i32.load (i32.const {OUT})) (local.get $at))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br $next)))"
+    ));
+    let guest = Guest::new().data(0, name).data(256, arguments);
+    let steps = [dump, foreign(name, arguments.len())];
+    let [dump, foreign] = steps;
+    let Step::Wat(text) = dump else { panic!("text") };
+    let (local, rest) = text.split_once('\n').expect("two lines");
+    let bench = guest.on(Callback::RequestHeaders, [wat(local), foreign, wat(rest)]).bench();
+    bench.serve(&bench.request());
+    let (log, _) = bench.spoken();
+    match &log[0][..] {
+        "0" => Ok(log[1..].iter().map(|byte| byte.parse().expect("a byte")).collect()),
+        status => Err(status.to_owned()),
+    }
+}
+
+#[test]
+fn a_signature_is_made_and_verified() {
+    let signed = answer_bytes("sign", &message(&[(1, b"SHA256"), (2, b"key"), (3, b"text")])).expect("OK");
+    assert_eq!(signed[..4], [0x08, 1, 0x12, 32], "it went well, and here is the signature");
+    let signature = &signed[4..];
+    let verify = |digest: &[u8], key: &[u8], text: &[u8]| {
+        answer_bytes("verify_signature", &message(&[(1, digest), (2, key), (3, signature), (4, text)]))
+    };
+    assert_eq!(verify(b"sha256", b"key", b"text"), Ok(vec![0x08, 1]));
+    for (digest, key, text) in
+        [(&b"sha1"[..], &b"key"[..], &b"text"[..]), (b"sha256", b"key2", b"text"), (b"sha256", b"key", b"")]
+    {
+        let answered = verify(digest, key, text).expect("OK");
+        assert_eq!(answered[0], 0x12, "an error alone");
+    }
+    // The same key as text.
+    let pem = b"-----BEGIN PUBLIC KEY-----\na2V5\n-----END PUBLIC KEY-----\n";
+    let fields = [(1, &b"sha256"[..]), (5, pem), (3, signature), (4, b"text")];
+    assert_eq!(answer_bytes("verify_signature", &message(&fields)), Ok(vec![0x08, 1]));
+}
+
+#[test]
+fn what_cannot_be_signed_or_verified_is_told_apart() {
+    for (fields, bad) in [
+        (&[(1, &b"sha256"[..]), (3, b"text")][..], true),
+        (&[(1, b"sha256"), (2, b"no key"), (3, b"text")], true),
+        (&[(1, b"sha256"), (2, b"key"), (4, b"key"), (3, b"text")], true),
+        (&[(1, b"sha256"), (4, b"no PEM"), (3, b"text")], true),
+        (&[(1, b"md5"), (2, b"key"), (3, b"text")], false),
+        (&[(2, b"key"), (3, b"text")], false),
+    ] {
+        match answer_bytes("sign", &message(fields)) {
+            Err(status) => assert_eq!((&*status, bad), ("2", true)),
+            Ok(result) => assert!(!bad && result[0] == 0x1a, "an error alone: {result:?}"),
+        }
+    }
+    assert_eq!(answer_bytes("sign", b"\x12\x09key"), Err("2".into()), "cut short");
+}

@@ -121,3 +121,34 @@ fn auto_is_decided_for_each_directive() {
         assert_eq!(bench.log(), expected);
     }
 }
+
+/// Which worker that is its proxies agree on.
+#[test]
+fn a_singleton_ticks_where_its_worker_leads() {
+    let guest = ticking();
+    let filter = guest.load();
+    let singleton = |configuration: &str| {
+        let mut one = plugin(&filter, configuration, Isolation::Auto);
+        std::sync::Arc::get_mut(&mut one).expect("its only owner").singleton = true;
+        one
+    };
+    let mut claims = Vec::new();
+    for configuration in ["a", "a", "b"] {
+        let mut plans = Bench::new(vec![singleton(configuration)]).plans.unrehearsed();
+        plans.rehearse(crate::support::engine(), &Worker::default()).expect("accepted");
+        let worker = Worker::default();
+        let shard = Shard::new(plans.into(), worker.clone());
+        shard.start();
+        let [(root, _)] = worker.ticks()[..] else { panic!("{:?}", worker.ticks()) };
+        drop(lines(&worker));
+        worker.follow(true);
+        shard.tick(root);
+        assert!(lines(&worker).is_empty());
+        claims.extend(worker.claims());
+        worker.follow(false);
+        shard.tick(root);
+        assert_eq!(lines(&worker), ["T1", "1"]);
+    }
+    assert_eq!(claims.len(), 3);
+    assert!(claims[0] == claims[1] && claims[0] != claims[2], "{claims:?}");
+}
