@@ -6,7 +6,12 @@ use weir_tests::{Conf, Connection, Nginx, Protocol, Request, paths, wait};
 
 /// Starts an nginx.conf of this repository.
 fn start(path: &str) -> Nginx {
-    let text = fs::read_to_string(paths::repository(path)).expect("an nginx.conf");
+    start_with(path, |text| text)
+}
+
+/// The same with something changed.
+fn start_with(path: &str, change: impl FnOnce(String) -> String) -> Nginx {
+    let text = change(fs::read_to_string(paths::repository(path)).expect("an nginx.conf"));
     let mut ports = 0;
     let mut replaced = text.clone();
     for (index, address) in ["127.0.0.1:8080", "127.0.0.1:8081"].iter().enumerate() {
@@ -92,6 +97,99 @@ fn access_log() {
     assert_eq!(fields["bytes"].as_u64(), Some(response.body.len() as u64), "{fields}");
 }
 
+#[test]
+fn auth_call() {
+    let nginx = start("examples/auth-call/nginx.conf");
+    let get = |path: &str, token: &str| nginx.send(Request::get(path).header("authorization", token));
+    let mark = nginx.mark();
+    // Enough for both workers to have had some: one has asked, the others remember.
+    for _ in 0..10 {
+        assert_eq!(get("/page", "Bearer good").expect_status(200).text(), "the origin answers /page\n");
+    }
+    nginx.wait_for_log_since(mark, "remembered: 204");
+    assert_eq!(nginx.log_since(mark).matches("the service says 204").count(), 1);
+    let mark = nginx.mark();
+    for _ in 0..10 {
+        assert_eq!(get("/page", "Bearer bad").expect_status(403).text(), "you may not\n");
+    }
+    assert_eq!(nginx.log_since(mark).matches("the service says 403").count(), 1);
+    let without = nginx.get("/page").expect_status(401);
+    assert_eq!(without.headers("www-authenticate"), ["Bearer"]);
+
+    // The service is not there.
+    let open = get("/open/page", "Bearer any").expect_status(200);
+    assert_eq!(open.text(), "the origin answers /open/page\n");
+    nginx.wait_for_log("the service did not answer");
+}
+
+/// A token of ES256 with these claims.
+fn token(key: &rcgen::KeyPair, claims: &serde_json::Value) -> String {
+    let header = base64url(br#"{"alg":"ES256","kid":"test"}"#);
+    let signed = format!("{header}.{}", base64url(claims.to_string().as_bytes()));
+    let der = rcgen::SigningKey::sign(key, signed.as_bytes()).expect("signed");
+    // A sequence of two integers, each of which may have zeros before it or lack some of its own.
+    let mut signature = Vec::new();
+    let mut rest = &der[2..];
+    for _ in 0..2 {
+        let (number, after) = rest[2..].split_at(usize::from(rest[1]));
+        let number = &number[number.len().saturating_sub(32)..];
+        signature.extend_from_slice(&vec![0; 32 - number.len()]);
+        signature.extend_from_slice(number);
+        rest = after;
+    }
+    format!("{signed}.{}", base64url(&signature))
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk
+            .iter()
+            .enumerate()
+            .fold(0_usize, |bits, (at, byte)| bits | usize::from(*byte) << (16 - 8 * at));
+        for at in 0..=chunk.len() {
+            text.push(char::from(LETTERS[bits >> (18 - 6 * at) & 63]));
+        }
+    }
+    text
+}
+
+#[test]
+fn jwks() {
+    let [key, other] = [(); 2].map(|()| rcgen::KeyPair::generate().expect("a key"));
+    // The point in uncompressed form: a byte, x, y.
+    let point = rcgen::PublicKeyData::der_bytes(&key);
+    let (x, y) = (base64url(&point[1..33]), base64url(&point[33..65]));
+    let nginx = start_with("examples/jwks/nginx.conf", |text| {
+        let text = text.replace("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", &x);
+        let text = text.replace("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0", &y);
+        text.replace(r#""kid": "1""#, r#""kid": "test""#)
+    });
+    nginx.wait_for_lines(0, "1 keys fetched", 2);
+    let claims = |change: &[(&str, serde_json::Value)]| {
+        let mut claims = serde_json::json!({
+            "iss": "https://issuer.example", "aud": ["shop", "other"], "sub": "somebody", "exp": 4_102_444_800_u64,
+        });
+        change.iter().for_each(|(name, value)| claims[*name] = value.clone());
+        claims
+    };
+    let get = |token: &str| nginx.send(Request::get("/").header("authorization", &format!("Bearer {token}")));
+    let good = token(&key, &claims(&[]));
+    assert_eq!(get(&good).expect_status(200).text(), "the origin answers somebody\n");
+    for (bad, why) in [
+        (token(&other, &claims(&[])), "the token's signature is wrong"),
+        (token(&key, &claims(&[("exp", 1.into())])), "the token has expired"),
+        (token(&key, &claims(&[("nbf", 4_102_444_800_u64.into())])), "the token does not hold yet"),
+        (token(&key, &claims(&[("iss", "me".into())])), "the token is another issuer's"),
+        (token(&key, &claims(&[("aud", "you".into())])), "the token is for another audience"),
+        (good.replacen('.', "", 1), "the token has the wrong form"),
+    ] {
+        assert_eq!(get(&bad).expect_status(401).text(), format!("{why}\n"));
+    }
+    assert_eq!(nginx.get("/").expect_status(401).text(), "there is no token\n");
+}
+
 /// An example that nobody has written a test for is an error.
 #[test]
 fn every_example_has_a_test() {
@@ -102,7 +200,7 @@ fn every_example_has_a_test() {
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     with_conf.sort();
-    assert_eq!(with_conf, ["access-log", "headers", "local-reply"]);
+    assert_eq!(with_conf, ["access-log", "auth-call", "headers", "jwks", "local-reply"]);
 }
 
 /// The configuration that is installed with nginx, to start from.

@@ -1,0 +1,91 @@
+//! Foreign functions whose work nginx's libraries do: signatures, and compression next to them. What each makes of wrong
+//! arguments is in core/tests.
+
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SigningKey};
+use weir_tests::{Conf, Nginx, Request};
+
+fn nginx() -> Nginx {
+    Nginx::start(Conf::new().guest("foreign").server("location / { proxy_wasm foreign; return 500; }"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+fn call(nginx: &Nginx, name: &str, arguments: &[u8]) -> Result<Vec<u8>, String> {
+    let response =
+        nginx.send(Request::get("/").header("x-function", name).header("x-arguments", &hex(arguments)));
+    match response.status {
+        200 => Ok(unhex(&response.text())),
+        400 => Err(response.text()),
+        other => panic!("status {other}"),
+    }
+}
+
+/// A message of protocol buffers: fields of type bytes.
+fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut message = Vec::new();
+    for (number, bytes) in fields {
+        let len = u16::try_from(bytes.len()).expect("short");
+        let [low, high] = [len & 0x7f | 0x80, len >> 7].map(|part| u8::try_from(part).expect("7 bits"));
+        message.extend_from_slice(&[number << 3 | 2, low, high]);
+        message.extend_from_slice(bytes);
+    }
+    message
+}
+
+/// The field that comes after `result`, which is true.
+fn good(result: &[u8]) -> Vec<u8> {
+    assert_eq!(result[..2], [0x08, 1], "{}", String::from_utf8_lossy(result));
+    // A length below 128 is one byte.
+    result.get(4..).unwrap_or_default().to_vec()
+}
+
+#[test]
+fn openssl_signs_and_verifies() {
+    let nginx = nginx();
+    for (algorithm, digest) in [(&PKCS_ECDSA_P256_SHA256, &b"sha256"[..]), (&PKCS_ED25519, b"")] {
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let (public, private) = (key.subject_public_key_info(), key.serialize_der());
+        let text = b"what is signed";
+        let verify = |signature: &[u8], text: &[u8]| {
+            let arguments = message(&[(1, digest), (2, &public), (3, signature), (4, text)]);
+            call(&nginx, "verify_signature", &arguments).expect("OK")
+        };
+        // Ours by us, ours by another, another's by us; each as DER and as text.
+        let signed = call(&nginx, "sign", &message(&[(1, digest), (2, &private), (3, text)])).expect("OK");
+        let ours = good(&signed);
+        let pem = key.serialize_pem();
+        let again = message(&[(1, digest), (4, pem.as_bytes()), (3, text)]);
+        let again = good(&call(&nginx, "sign", &again).expect("OK"));
+        let theirs = key.sign(text).expect("signed");
+        for signature in [&ours, &again, &theirs] {
+            good(&verify(signature, text));
+            let changed = verify(signature, b"something else");
+            assert_eq!(changed[0], 0x12, "an error alone");
+        }
+        let public_pem = key.public_key_pem();
+        let arguments = message(&[(1, digest), (5, public_pem.as_bytes()), (3, &theirs), (4, text)]);
+        good(&call(&nginx, "verify_signature", &arguments).expect("OK"));
+        let mut broken = ours.clone();
+        broken[5] ^= 1;
+        assert_eq!(verify(&broken, text)[0], 0x12, "an error alone");
+    }
+    assert_eq!(call(&nginx, "sign", &message(&[(2, b"no key"), (3, b"")])), Err("BadArgument".into()));
+}
+
+#[test]
+fn bytes_are_compressed_and_come_back() {
+    let nginx = nginx();
+    let text = b"say it again, ".repeat(50);
+    let compressed = call(&nginx, "compress", &text).expect("OK");
+    assert!(compressed.len() < 100, "{} bytes", compressed.len());
+    assert_eq!(call(&nginx, "uncompress", &compressed).as_deref(), Ok(&text[..]));
+    assert_eq!(call(&nginx, "uncompress", b"nonsense"), Err("SerializationFailure".into()));
+    assert_eq!(call(&nginx, "nonsense", b""), Err("NotFound".into()));
+}
