@@ -25,7 +25,7 @@ fn pid(line: &str) -> u32 {
 
 /// Waits until `count` more ticks have been logged, and answers who has ticked.
 fn tickers(nginx: &Nginx, count: usize) -> BTreeSet<u32> {
-    let lines = nginx.wait_for_lines(nginx.mark(), "ticks: ticks", count);
+    let lines = nginx.wait_for_lines(nginx.mark(), "[ticks] ticks", count);
     lines.iter().map(|line| pid(line)).collect()
 }
 

@@ -25,8 +25,8 @@ const LIMITS: &[&str] = &[
     "`response.flags` has those of Envoy's flags that nginx can tell: upstream timeout, failure and termination, rate \
      limiting, a client that has gone.",
     "With an instance for each request nothing can reach it once the request is over, so a context whose `on_done` \
-     returns false ends when all filters of the request are done, `proxy_done` or not. With one instance for the \
-     worker it lasts until `proxy_done`, or until the worker ends.",
+     returns false ends when all filters of the request are done, `proxy_done` or not, unless it waits for a call. With \
+     one instance for the worker it lasts until `proxy_done`, or until the worker ends.",
     "`on_queue_ready` is called in the worker that has registered the queue last. If that was in a request whose instance \
      is its own, the worker has an instance of its own for the root context from then on, which begins as one does for a \
      request. It is called again as long as it takes messages and there are more.",
