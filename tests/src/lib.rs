@@ -28,6 +28,7 @@
 //! | [`gateway`] | servers of FastCGI, SCGI and uwsgi |
 //! | [`grpc`] | a gRPC server, tonic's |
 //! | [`dns`] | a server of DNS |
+//! | [`limiter`] | a rate limit service of Envoy's |
 //! | [`prometheus`] | a real Prometheus that scrapes |
 //! | [`tls`] | certificates, and curl as a client |
 //! | [`authority`] | an authority that issues certificates |
@@ -51,6 +52,7 @@ pub mod dns;
 pub mod gateway;
 pub mod grpc;
 pub mod http;
+pub mod limiter;
 pub mod nginx;
 pub mod origin;
 pub mod paths;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use weir_tests::{Conf, Connection, Nginx, Protocol, Request, paths, wait};
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, limiter::Limiter, paths, wait};
 
 /// Starts an nginx.conf of this repository.
 fn start(path: &str) -> Nginx {
@@ -122,6 +122,29 @@ fn auth_call() {
     nginx.wait_for_log("the service did not answer");
 }
 
+#[test]
+fn grpc_ratelimit() {
+    let limiter = Limiter::start(2);
+    let nginx = start_with("examples/grpc-ratelimit/nginx.conf", |text| {
+        text.replace("127.0.0.1:8082", &limiter.address().to_string())
+    });
+    for _ in 0..2 {
+        assert_eq!(nginx.get("/page?x=1").expect_status(200).text(), "the origin answers /page?x=1\n");
+    }
+    let limited = nginx.get("/page?x=2").expect_status(429);
+    assert_eq!(limited.text(), "too many requests\n");
+    assert_eq!(limited.headers("x-ratelimit-limit"), ["2"]);
+    assert_eq!(nginx.get("/other").expect_status(200).text(), "the origin answers /other\n");
+    let asked = [("/page", 3), ("/other", 1)]
+        .map(|(path, count)| (format!("edge path={path} remote_address=127.0.0.1"), count));
+    assert_eq!(limiter.hits(), asked.into());
+
+    // The service has gone: requests pass.
+    drop(limiter);
+    assert_eq!(nginx.get("/page").expect_status(200).text(), "the origin answers /page\n");
+    nginx.wait_for_log("the service did not answer");
+}
+
 /// A token of ES256 with these claims.
 fn token(key: &rcgen::KeyPair, claims: &serde_json::Value) -> String {
     let header = base64url(br#"{"alg":"ES256","kid":"test"}"#);
@@ -200,7 +223,7 @@ fn every_example_has_a_test() {
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     with_conf.sort();
-    assert_eq!(with_conf, ["access-log", "auth-call", "headers", "jwks", "local-reply"]);
+    assert_eq!(with_conf, ["access-log", "auth-call", "grpc-ratelimit", "headers", "jwks", "local-reply"]);
 }
 
 /// The configuration that is installed with nginx, to start from.
