@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `metrics` | the file as Prometheus' text or as JSON |
 //! | `top` | a view of filters in the terminal, refreshed |
+//! | `dashboard` | the same and more in a browser: live, and what benches and profilers have found |
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
+mod dashboard;
 mod metrics;
 mod top;
 
@@ -42,6 +44,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Shows what filters do in a browser, beside what benches and profilers have found.
+    Dashboard(dashboard::Arguments),
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Metrics { file, format } => metrics::print(&file, format),
         Command::Top { file, interval, once } => top::run(&file, Duration::from_secs_f64(interval), once),
+        Command::Dashboard(arguments) => dashboard::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,6 +30,7 @@
 //! | [`dns`] | a server of DNS |
 //! | [`limiter`] | a rate limit service of Envoy's |
 //! | [`prometheus`] | a real Prometheus that scrapes |
+//! | [`browser`] | a real browser |
 //! | [`tls`] | certificates, and curl as a client |
 //! | [`authority`] | an authority that issues certificates |
 //! | [`wasm`] | modules made on the spot, the broken ones above all |
@@ -45,6 +46,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod browser;
 pub mod client;
 pub mod conf;
 pub mod digest;

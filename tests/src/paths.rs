@@ -66,6 +66,12 @@ pub fn shared_cache() -> PathBuf {
     from_env("WEIR_TESTS_CACHE").unwrap_or_else(|| target().join("weir-tests-cache"))
 }
 
+/// The folder for what tests leave for people to look at: `target/test-artifacts`.
+#[must_use]
+pub fn artifacts() -> PathBuf {
+    target().join("test-artifacts")
+}
+
 fn target() -> PathBuf {
     repository(".").join("target")
 }

@@ -169,6 +169,17 @@ impl Distribution {
         Some(most)
     }
 
+    /// Takes in all values of `other` as well.
+    pub fn include(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count = count.wrapping_add(*more);
+        }
+        self.lost = self.lost.wrapping_add(other.lost);
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+    }
+
     /// What was recorded since `earlier` was read.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -217,6 +228,21 @@ mod tests {
         values.put(9);
         let since = values.since(&before);
         assert_eq!((since.count(), since.sum(), since.quantile(1.0)), (1, 9, Some(9)));
+    }
+
+    #[test]
+    fn values_of_several_are_one_distribution() {
+        let (mut one, mut other, mut all) =
+            (Distribution::default(), Distribution::default(), Distribution::default());
+        for value in 0..100 {
+            (if value % 3 == 0 { &mut one } else { &mut other }).put(value);
+            all.put(value);
+        }
+        one.include(&other);
+        assert_eq!((one.counts(), one.sum()), (all.counts(), all.sum()));
+        assert_eq!((one.least(), one.most(), one.count()), (Some(0), Some(99), 100));
+        one.include(&Distribution::default());
+        assert_eq!((one.least(), one.most(), one.count()), (Some(0), Some(99), 100));
     }
 
     proptest! {

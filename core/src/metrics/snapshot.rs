@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::{
-    layout::{AT_GENERATION, AT_LAYOUT, AT_MAGIC, AT_NEXT_LINE, AT_SIZE, FINGERPRINT, LINE, MAGIC},
+    layout::{
+        AT_CREATED, AT_GENERATION, AT_LAYOUT, AT_MAGIC, AT_NEXT_LINE, AT_SIZE, FINGERPRINT, LINE, MAGIC,
+    },
     words::{Words, place},
 };
 
@@ -84,6 +86,12 @@ impl Snapshot {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.load(AT_GENERATION)
+    }
+
+    /// When the file was made, in nanoseconds since 1970. Counts of files that differ in it have nothing in common.
+    #[must_use]
+    pub fn created(&self) -> u64 {
+        self.load(AT_CREATED)
     }
 
     /// Bytes that are used, and bytes that there are.
