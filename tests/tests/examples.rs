@@ -213,6 +213,45 @@ fn jwks() {
     assert_eq!(nginx.get("/").expect_status(401).text(), "there is no token\n");
 }
 
+#[test]
+fn rate_limit() {
+    let nginx = start("examples/rate-limit/nginx.conf");
+    let ask = |key: &str| {
+        let request = Request::get("/page").header("x-api-key", key);
+        // A connection of its own, so in whichever worker.
+        nginx.connect(Protocol::Http1).send(request)
+    };
+    let answers = |key: &str, count: usize| (0..count).map(|_| ask(key).status).collect::<Vec<_>>();
+    // A window may end in between: then another client finds out.
+    let mut keys = 0..;
+    let limited = wait::poll(|| {
+        let key = format!("client-{}", keys.next()?);
+        (answers(&key, 6) == [200, 200, 200, 200, 200, 429]).then_some(key)
+    });
+    let key = limited.unwrap_or_else(|| panic!("{}", nginx.log()));
+    assert_eq!(ask("another").status, 200, "each client has its own");
+    let refused = ask(&key);
+    assert!(matches!(refused.status, 200 | 429), "200 where the next minute has begun");
+    let seconds = refused.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(
+        refused.status == 200 || seconds.is_some_and(|seconds| (1..=60).contains(&seconds)),
+        "{seconds:?}"
+    );
+    // The root context was told, in one of the workers, and has counted.
+    nginx.wait_for_log(&format!("rate-limit: {key} has used up its 5 requests in 60 s"));
+    let metrics = nginx.get("/metrics").expect_status(200).text();
+    for line in [
+        r#"rate_limit_requests_total{filter="rate-limit",decision="allowed"} "#,
+        r#"rate_limit_requests_total{filter="rate-limit",decision="refused"} "#,
+        r#"rate_limit_reports_total{filter="rate-limit"} "#,
+        r#"rate_limit_report_delay_microseconds_count{filter="rate-limit"} "#,
+        r#"weir_zone_refusals_total{zone="clients",kind="shm_kv"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    assert!(!metrics.contains(r#"decision="refused"} 0"#), "{metrics}");
+}
+
 /// An example that nobody has written a test for is an error.
 #[test]
 fn every_example_has_a_test() {
@@ -223,7 +262,10 @@ fn every_example_has_a_test() {
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     with_conf.sort();
-    assert_eq!(with_conf, ["access-log", "auth-call", "grpc-ratelimit", "headers", "jwks", "local-reply"]);
+    assert_eq!(
+        with_conf,
+        ["access-log", "auth-call", "grpc-ratelimit", "headers", "jwks", "local-reply", "rate-limit"]
+    );
 }
 
 /// The configuration that is installed with nginx, to start from.
