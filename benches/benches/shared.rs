@@ -1,4 +1,4 @@
-//! What workers share: shared data and queues, and metrics. Alone, and while another thread or process does the same.
+//! What workers share: shared data and queues, and metrics, and how those are written out. Alone, and while another thread or process does the same.
 #![allow(missing_docs, reason = "a bench")]
 
 use std::{
@@ -8,10 +8,14 @@ use std::{
     thread,
 };
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use weir_benches::zones;
 use weir_core::{
-    metrics::{Kind, Metrics, Options, Scope},
+    metrics::{
+        Kind, Metrics, Options, Scope,
+        catalog::Catalog,
+        text::{Format, Text},
+    },
     shared::Shared,
 };
 
@@ -155,7 +159,58 @@ fn metrics(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, data, queues, metrics);
+/// Lines between which nginx has its turn (`ngx-glue/src/content/metrics.rs`).
+const LINES: usize = 500;
+
+/// A catalog that knows all metrics of `metrics`.
+fn learned(metrics: &Metrics) -> Catalog {
+    let mut catalog = Catalog::new();
+    while !catalog.learn(metrics.words(), LINES) {}
+    catalog
+}
+
+/// Ten thousand metrics are written out. What is between two turns of nginx is one of these steps: metrics that are new
+/// are learned, all are put in order, some lines are written.
+fn scrape(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scrape/10000");
+    let metrics = Metrics::nameless(Options::default()).expect("memory");
+    metrics.claim_row(std::process::id(), |_| true);
+    let scope = metrics.scope("filter");
+    for number in 0..10_000 {
+        let name = format!("requests_route={number}_code=200");
+        let counter = metrics.define("filter", Kind::Counter, name.as_bytes()).expect("room");
+        metrics.increment(scope, counter, number).expect("a counter");
+    }
+    group.bench_function("whole", |bencher| {
+        let mut catalog = learned(&metrics);
+        bencher.iter(|| {
+            let mut text = Text::new(Format::Prometheus, catalog.series());
+            while !text.write(metrics.words(), LINES) {}
+            text.into_text()
+        });
+    });
+    group.bench_function("step/learn", |bencher| {
+        bencher.iter_batched_ref(
+            Catalog::new,
+            |catalog| catalog.learn(metrics.words(), LINES),
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("step/sort", |bencher| {
+        bencher.iter_batched_ref(|| learned(&metrics), Catalog::series, BatchSize::LargeInput);
+    });
+    group.bench_function("step/write", |bencher| {
+        let mut catalog = learned(&metrics);
+        bencher.iter_batched_ref(
+            || Text::new(Format::Prometheus, catalog.series()),
+            |text| text.write(metrics.words(), LINES),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, data, queues, metrics, scrape);
 
 fn main() {
     if let Some(file) = std::env::var_os(COUNTS_IN) {

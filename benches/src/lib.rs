@@ -9,7 +9,7 @@
 //! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn; chains; the first write to a page; twenty headers set, read and removed |
 //! | `hostcalls` | calls into a guest and out of it; each host function, by the size of what it is given |
 //! | `pairs` | the codec of header maps |
-//! | `shared` | metrics, shared data and queues, with one thread and with two |
+//! | `shared` | metrics, shared data and queues, with one thread and with two; ten thousand metrics written out |
 //! | `start` | what a start of nginx does: engine, compiling, artefacts, images |
 //! | `instructions` | instructions (callgrind) of the hot paths, which do not depend on what else the machine does |
 //!

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     io::{self, Write},
     path::Path,
+    sync::Arc,
 };
 
 use clap::ValueEnum;
@@ -42,7 +43,7 @@ pub(crate) fn print(file: &Path, format: Format) -> Result<(), Box<dyn Error>> {
 }
 
 /// The metrics of `snapshot` that are to be shown.
-pub(crate) fn current(snapshot: &Snapshot) -> Vec<Series> {
+pub(crate) fn current(snapshot: &Snapshot) -> Vec<Arc<Series>> {
     let mut catalog = Catalog::new();
     catalog.learn(snapshot, usize::MAX);
     catalog.series().iter().filter(|series| series.is_current(snapshot)).cloned().collect()

@@ -130,13 +130,16 @@ pub fn workers<W: Words + ?Sized>(words: &W) -> impl Iterator<Item = Worker> {
     })
 }
 
+/// The metrics of a family, by their labels.
+type Members = BTreeMap<String, Arc<Series>>;
+
 /// All metrics, sorted. It learns of new ones, and forgets none.
 #[derive(Debug, Default)]
 pub struct Catalog {
     /// How many slots of the directory have been looked at.
     seen: usize,
-    families: BTreeMap<String, (Arc<Family>, BTreeMap<String, Series>)>,
-    sorted: Option<Arc<[Series]>>,
+    families: BTreeMap<String, (Arc<Family>, Members)>,
+    sorted: Option<Arc<[Arc<Series>]>>,
 }
 
 impl Catalog {
@@ -160,9 +163,9 @@ impl Catalog {
     }
 
     /// Metrics that are known, family by family.
-    pub fn series(&mut self) -> Arc<[Series]> {
+    pub fn series(&mut self) -> Arc<[Arc<Series>]> {
         let families = &self.families;
-        let all = || families.values().flat_map(|(_, series)| series.values().cloned()).collect();
+        let all = || families.values().flat_map(|(_, series)| series.values().map(Arc::clone)).collect();
         Arc::clone(self.sorted.get_or_insert_with(all))
     }
 
@@ -195,6 +198,6 @@ impl Catalog {
             line,
             transient: record.transient,
         };
-        series.insert(labels, one);
+        series.insert(labels, Arc::new(one));
     }
 }

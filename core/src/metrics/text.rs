@@ -61,7 +61,7 @@ fn quality(range: &[u8], wanted: &[u8]) -> Option<u32> {
 #[derive(Debug)]
 pub struct Text {
     format: Format,
-    series: Arc<[Series]>,
+    series: Arc<[Arc<Series>]>,
     at: usize,
     family: Option<Arc<Family>>,
     distribution: Distribution,
@@ -71,7 +71,7 @@ pub struct Text {
 impl Text {
     /// The text of `series`, which have to be sorted by family.
     #[must_use]
-    pub fn new(format: Format, series: Arc<[Series]>) -> Self {
+    pub fn new(format: Format, series: Arc<[Arc<Series>]>) -> Self {
         let (distribution, text) = (Distribution::default(), String::new());
         Self { format, series, at: 0, family: None, distribution, text }
     }
