@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     hash::BuildHasherDefault,
     rc::{Rc, Weak},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -25,6 +26,10 @@ use crate::{
         calls::{CallEvent, CallToken},
     },
     instance::{Instance, answer::Answer},
+    metrics::{
+        Metrics,
+        calls::{CallMetrics, Meter, outcome},
+    },
 };
 
 mod news;
@@ -63,6 +68,8 @@ pub(crate) struct Waiting<H: Host> {
     /// Number of the context's root context, counted from 0.
     pub(crate) root: usize,
     pub(crate) kind: Kind,
+    /// Times it.
+    pub(crate) meter: Meter,
 }
 
 /// What sort of call it is.
@@ -111,19 +118,24 @@ pub(crate) enum Received<H: Host> {
 pub(crate) struct Pending<H: Host> {
     waiting: RefCell<HashMap<CallToken, Waiting<H>, BuildHasherDefault<IdHasher>>>,
     next: Cell<u32>,
+    metrics: CallMetrics,
 }
 
 /// The first number that no call has: what is asked for while a configuration is rehearsed gets numbers from here on, so
 /// that a guest which is begun where that one was never meets one of them again.
 pub(crate) const FIRST_REHEARSED: u32 = 1 << 31;
 
-impl<H: Host> Default for Pending<H> {
-    fn default() -> Self {
-        Self { waiting: RefCell::default(), next: Cell::new(1) }
-    }
-}
-
 impl<H: Host> Pending<H> {
+    /// No calls yet, of a worker that counts in `metrics`.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { waiting: RefCell::default(), next: Cell::new(1), metrics: CallMetrics::new(metrics) }
+    }
+
+    /// Where calls are counted.
+    pub(crate) fn metrics(&self) -> &CallMetrics {
+        &self.metrics
+    }
+
     /// A number for a call of `waiting`, which waits from now on.
     pub(crate) fn begin(&self, waiting: Waiting<H>) -> CallToken {
         let mut all = self.waiting.borrow_mut();
@@ -133,6 +145,7 @@ impl<H: Host> Pending<H> {
             let token = CallToken::new(number);
             if let std::collections::hash_map::Entry::Vacant(place) = all.entry(token) {
                 place.insert(waiting);
+                self.metrics.live(all.len());
                 return token;
             }
         }
@@ -140,7 +153,21 @@ impl<H: Host> Pending<H> {
 
     /// Nobody waits for `token` any more.
     pub(crate) fn forget(&self, token: CallToken) {
-        self.waiting.borrow_mut().remove(&token);
+        if let Some(waiting) = self.remove(token) {
+            self.metrics.cancelled(&waiting.meter);
+        }
+    }
+
+    /// The proxy has not begun `token`.
+    pub(crate) fn withdraw(&self, token: CallToken) {
+        self.remove(token);
+    }
+
+    fn remove(&self, token: CallToken) -> Option<Waiting<H>> {
+        let mut all = self.waiting.borrow_mut();
+        let removed = all.remove(&token);
+        self.metrics.live(all.len());
+        removed
     }
 
     /// How many calls live.
@@ -169,13 +196,16 @@ impl<H: Host> Pending<H> {
     pub(crate) fn receive(&self, token: CallToken, event: CallEvent) -> Received<H> {
         let mut all = self.waiting.borrow_mut();
         let Some(waiting) = all.get_mut(&token) else { return Received::Nobody };
+        let outcome = outcome(&event);
         let Some(News { callback, params, answer, over }) = waiting.kind.news(event) else {
             return Received::Noted;
         };
         let (seat, context, root) = (Rc::clone(&waiting.seat), waiting.context, waiting.root);
         let last = over != Over::NotYet;
         if last {
+            self.metrics.ended(&waiting.meter, outcome);
             all.remove(&token);
+            self.metrics.live(all.len());
         }
         Received::Tell(
             seat,
@@ -190,14 +220,21 @@ mod tests {
     use std::rc::Rc;
 
     use super::{FIRST_REHEARSED, Kind, Pending, Seat, Waiting};
-    use crate::{context::ContextId, testing::Memory};
+    use crate::{
+        context::ContextId,
+        metrics::{Metrics, Options},
+        testing::Memory,
+    };
 
     #[test]
     fn numbers_wrap_past_what_lives() {
-        let pending = Pending::<Memory>::default();
+        let metrics = Metrics::nameless(Options::default()).expect("memory");
+        let pending = Pending::<Memory>::new(metrics.into());
         let seat = Rc::new(Seat::default());
-        let waiting =
-            || Waiting { seat: Rc::clone(&seat), context: ContextId::NONE, root: 0, kind: Kind::Http };
+        let waiting = || {
+            let meter = pending.metrics().begin("f", b"upstream");
+            Waiting { seat: Rc::clone(&seat), context: ContextId::NONE, root: 0, kind: Kind::Http, meter }
+        };
         let first = pending.begin(waiting());
         assert_eq!(first.number(), 1);
         pending.next.set(FIRST_REHEARSED - 1);

@@ -20,7 +20,7 @@
 //! | [`histogram`] | buckets |
 //! | [`tags`] | names and labels from what guests call their metrics |
 //! | [`own`] | metrics of Weir's own |
-//! | [`recorder`], `clock` | what it counts of a filter |
+//! | [`recorder`], `calls`, `clock` | what it counts of a filter |
 //! | [`pulse`], `zones` | what the thread beside a worker notes: how the worker is, how full zones are |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
@@ -34,6 +34,7 @@ use std::{
     },
 };
 
+pub(crate) mod calls;
 pub mod catalog;
 pub mod histogram;
 pub mod own;

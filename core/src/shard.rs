@@ -71,7 +71,7 @@ impl<H: Host> Shard<H> {
     #[must_use]
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
-        let calls = Rc::<Pending<H>>::default();
+        let calls = Rc::new(Pending::new(root.metrics()));
         let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)) };
         let pool = Pool::new(plans, home, rules.stock);
         let metrics = root.metrics();

@@ -52,7 +52,7 @@ fn prometheus_answers_with_what_was_counted() {
     let panels = dashboard["panels"].as_array().expect("panels");
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
     let queries: Vec<_> = targets.map(|target| target["expr"].as_str().expect("a query")).collect();
-    assert_eq!(queries.len(), 27);
+    assert_eq!(queries.len(), 30);
     for query in queries {
         let query = query.replace("$filter", ".*").replace("$__rate_interval", "1m");
         let seen = [
@@ -77,7 +77,7 @@ fn prometheus_answers_with_what_was_counted() {
     let evaluated = wait::poll(|| {
         let rules = prometheus.api("rules", &[]);
         let healthy = rules.matches(r#""health":"ok""#).count();
-        (healthy == 9 && !rules.contains(r#""state":"firing""#)).then_some(())
+        (healthy == 10 && !rules.contains(r#""state":"firing""#)).then_some(())
     });
     assert!(evaluated.is_some(), "{}", prometheus.api("rules", &[]));
 

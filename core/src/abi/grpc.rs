@@ -105,7 +105,7 @@ fn begin<H: Host>(
         if !is_name(service) || !is_name(method) {
             return Err(CallError::Refused("its service or method is no name".into()));
         }
-        state.begin_call(kind, |root, token, by| root.grpc(token, by, &call))
+        state.begin_call(kind, upstream, |root, token, by| root.grpc(token, by, &call))
     });
     // As Envoy says of an upstream that it does not know.
     let token = made.map_err(|error| not_made(state, upstream, &error, Status::ParseFailure))?;

@@ -44,7 +44,7 @@ pub(super) fn http_call<H: Host>(
     let made = request(upstream, headers, body, trailers).and_then(|mut call| {
         call.timeout = timeout(state, milliseconds);
         call.most = state.filter.engine().settings().limits.call_response;
-        state.begin_call(Kind::Http, |root, token, by| root.http(token, by, &call))
+        state.begin_call(Kind::Http, upstream, |root, token, by| root.http(token, by, &call))
     });
     let token = made.map_err(|error| not_made(state, upstream, &error, Status::BadArgument))?;
     put_u32(caller, return_call, token.number())

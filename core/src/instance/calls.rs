@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl<H: Host> State<H> {
-    /// The effective context makes a call: `begin` has the proxy begin it.
+    /// The effective context makes a call of `upstream`: `begin` has the proxy begin it.
     ///
     /// While a configuration is rehearsed nothing is begun, but it is noted that the root context waits for something:
     /// it will be configured in each worker, and make its call there.
@@ -24,6 +24,7 @@ impl<H: Host> State<H> {
     pub(crate) fn begin_call(
         &mut self,
         kind: Kind,
+        upstream: &[u8],
         begin: impl FnOnce(&H::Root, CallToken, By<'_, H::Stream>) -> Result<(), CallError>,
     ) -> Result<CallToken, CallError> {
         let nobody = || CallError::Refused("it is made in no context".into());
@@ -38,21 +39,26 @@ impl<H: Host> State<H> {
         let most = self.filter.engine().settings().limits.calls;
         if calls.len() >= most {
             let sentence = format!("{most} calls live already, as many as \"calls_limit\" allows");
-            return Err(CallError::Overloaded(sentence.into()));
+            let error = CallError::Overloaded(sentence.into());
+            calls.metrics().refused(&self.filter.spec().name, &error);
+            return Err(error);
         }
         let by = By {
             stream: self.contexts.effective_host(),
             rules: self.contexts.effective_plugin().map_or(0, |plugin| plugin.calls),
             filter: &self.filter.spec().name,
         };
-        let token = calls.begin(Waiting { seat: Rc::clone(&self.seat), context, root, kind });
+        let filter = &*self.filter.spec().name;
+        let meter = calls.metrics().begin(filter, upstream);
+        let token = calls.begin(Waiting { seat: Rc::clone(&self.seat), context, root, kind, meter });
         match begin(&self.root, token, by) {
             Ok(()) => {
                 self.contexts.add_call(context, token);
                 Ok(token)
             }
             Err(error) => {
-                calls.forget(token);
+                calls.withdraw(token);
+                calls.metrics().refused(filter, &error);
                 Err(error)
             }
         }

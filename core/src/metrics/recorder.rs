@@ -18,7 +18,7 @@ use crate::{failure::Cause, filter::Callback, host::Host, instance::State, plan:
 const CALLBACKS: usize = Callback::ALL.len();
 
 /// The one clock: measured in the master, for all its children.
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
     *CLOCK.get_or_init(Clock::new)
 }

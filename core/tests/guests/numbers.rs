@@ -7,12 +7,14 @@ use weir_core::{
     engine::{Engine, Settings, Tracking, cache::Cache},
     failure::Budget,
     filter::Callback,
+    host::calls::CallError,
     metrics::Options,
     plan::Isolation,
     shard::{Rules, Stock},
 };
 
 use crate::{
+    caller::{FAILED, begun, caller, dial, response},
     hostcalls::define_metric::shown,
     support::{Bench, Guest, load, returns, settings, wat},
 };
@@ -141,6 +143,32 @@ fn how_instances_are_put_back_is_shown_with_the_reason() {
     assert!(shown.contains("tracker=\"protect\",reason=\"it is the fastest\"} 1"), "{shown}");
     let shown = bench(Tracking::Auto, Isolation::None);
     assert!(shown.contains("instance=\"worker\",tracker=\"none\",reason=\"all requests"), "{shown}");
+}
+
+#[test]
+fn calls_are_counted_by_upstream_and_how_they_end() {
+    let bench = caller().on(Callback::RequestHeaders, [dial()]).bench_with(Isolation::None);
+    let bench = bench.metrics(Options::default());
+    let chains: Vec<_> = (0..4).map(|_| bench.headers(&bench.request())).collect();
+    assert_eq!(value(&bench, "weir_calls_live"), 4);
+    let calls = begun(&bench.worker);
+    bench.shard.called(calls[0], response(b"yes"));
+    bench.shard.called(calls[1], FAILED);
+    drop(chains);
+    assert_eq!(value(&bench, "weir_calls_live"), 0);
+    let ended = |outcome: &str| {
+        value(
+            &bench,
+            &format!("weir_calls_total{{filter=\"guest\",upstream=\"origin\",outcome=\"{outcome}\"}}"),
+        )
+    };
+    assert_eq!(["2xx", "timeout", "cancelled"].map(ended), [1, 1, 2]);
+    let timed = "weir_call_duration_seconds_count{filter=\"guest\",upstream=\"origin\"}";
+    assert_eq!(value(&bench, timed), 2, "those that were answered, or have failed");
+
+    bench.worker.refuse_calls(Some(CallError::Unknown("there is none".into())));
+    let _ = bench.headers(&bench.request());
+    assert_eq!(value(&bench, "weir_calls_refused_total{filter=\"guest\",reason=\"unknown\"}"), 1);
 }
 
 #[test]

@@ -52,6 +52,8 @@ impl Sample {
                 Reading::Histogram(values) if family == "weir_callback_duration_seconds" => {
                     sample.times.insert(labels, *values);
                 }
+                // They grow all the time, whatever happens.
+                Reading::Counter(_) if family.starts_with("weir_epoch") => {}
                 Reading::Counter(value) => {
                     sample.counters.insert((family, labels), value);
                 }

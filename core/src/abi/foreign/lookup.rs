@@ -21,8 +21,9 @@ pub(super) fn resolve<H: Host>(state: &mut State<H>, arguments: &[u8]) -> Hostca
         (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_name)
     });
     let begun = name.ok_or_else(|| CallError::Refused("it is no name of a host".into()));
-    let begun = begun
-        .and_then(|name| state.begin_call(Kind::Lookup, |root, token, by| root.resolve(token, by, name)));
+    let begun = begun.and_then(|name| {
+        state.begin_call(Kind::Lookup, b"(resolver)", |root, token, by| root.resolve(token, by, name))
+    });
     let token = begun.map_err(|error| not_made(state, arguments, &error, Status::BadArgument))?;
     Ok(token.number().to_le_bytes().to_vec())
 }
