@@ -1,10 +1,12 @@
-//! `weir`: what an operator reads of a running nginx with Weir's module. It needs nothing but the metrics file.
+//! `weir`: what an operator reads of a running nginx with Weir's module, for which it needs nothing but the metrics file;
+//! and what CI runs to see what filters cost under load.
 //!
 //! | room | duty |
 //! |---|---|
 //! | `metrics` | the file as Prometheus' text or as JSON |
 //! | `top` | a view of filters in the terminal, refreshed |
 //! | `dashboard` | the same and more in a browser: live, and what benches and profilers have found |
+//! | `load` | load profiles: nginx with filters beside the same without, and two such runs compared |
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -12,10 +14,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 
 mod dashboard;
+mod load;
 mod metrics;
 mod top;
 
-/// Reads the metrics of nginx with Weir's module.
+/// Reads the metrics of nginx with Weir's module, and measures what filters cost.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -46,6 +49,16 @@ enum Command {
     },
     /// Shows what filters do in a browser, beside what benches and profilers have found.
     Dashboard(dashboard::Arguments),
+    /// Runs a load profile: nginx with filters and the same without, in turns. Fails when the profile's budgets are
+    /// not kept to.
+    Load(load::Arguments),
+    /// Puts two runs of `weir load --out` beside one another.
+    Compare {
+        /// The report, JSON, of the first.
+        first: PathBuf,
+        /// That of the second.
+        second: PathBuf,
+    },
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -55,12 +68,18 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Metrics { file, format } => metrics::print(&file, format),
-        Command::Top { file, interval, once } => top::run(&file, Duration::from_secs_f64(interval), once),
-        Command::Dashboard(arguments) => dashboard::run(arguments),
+        Command::Metrics { file, format } => metrics::print(&file, format).map(|()| true),
+        Command::Top { file, interval, once } => {
+            top::run(&file, Duration::from_secs_f64(interval), once).map(|()| true)
+        }
+        Command::Load(arguments) => load::run(&arguments),
+        Command::Compare { first, second } => load::compare::run(&first, &second).map(|()| true),
+        Command::Dashboard(arguments) => dashboard::run(arguments).map(|()| true),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What is wrong has been said.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("weir: {error}");
             ExitCode::FAILURE

@@ -1,0 +1,421 @@
+//! What a run has shown: for people, for programs, and against the profile's budgets.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    profile::{Budgets, Profile},
+    record::{Kind, Record},
+};
+
+/// What a server needed for one turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) cpu: Duration,
+    /// Bytes.
+    pub(super) memory: u64,
+}
+
+/// One server's turns.
+#[derive(Debug)]
+pub(super) struct Side {
+    name: &'static str,
+    turns: Vec<(Turn, Record)>,
+}
+
+impl Side {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name, turns: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, turn: Turn, record: Record) {
+        self.turns.push((turn, record));
+    }
+
+    /// CPU time of a request in each turn, in µs.
+    fn cpu(&self) -> Vec<f64> {
+        let per_request = |(turn, record): &(Turn, Record)| {
+            turn.cpu.as_secs_f64() * 1e6 / (record.all().sent.max(1) as f64)
+        };
+        self.turns.iter().map(per_request).collect()
+    }
+
+    fn result(&self) -> Server {
+        let mut record = Record::default();
+        self.turns.iter().for_each(|(_, turn)| record.add(turn));
+        let all = record.all();
+        let memory = self.turns.iter().map(|(turn, _)| turn.memory).max().unwrap_or(0);
+        Server {
+            name: self.name.to_owned(),
+            requests: all.sent,
+            rate: all.answered as f64 / record.time.as_secs_f64(),
+            cpu_us: median(&self.cpu()),
+            memory_mib: memory as f64 / f64::from(1 << 20),
+            again: record.again,
+            latency: Latency::of(&all),
+            errors: all.errors.clone(),
+            traffic: record.kinds.iter().map(|(name, kind)| (name.clone(), Part::of(kind))).collect(),
+        }
+    }
+}
+
+/// Everything, as it is written to a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Name of the profile.
+    pub(crate) profile: String,
+    /// What it is for.
+    pub(crate) about: String,
+    /// Requests a second that were due.
+    pub(crate) offered: f64,
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+    /// The processor, and how many of it.
+    pub(crate) machine: String,
+    /// The servers, that without filters first.
+    pub(crate) servers: Vec<Server>,
+    /// What the others need of what that one does.
+    pub(crate) ratios: Vec<Ratio>,
+    /// Sentences: what is beyond the budgets.
+    pub(crate) failed: Vec<String>,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Server {
+    /// `off`, `on` or `other`.
+    pub(crate) name: String,
+    /// Requests that were sent.
+    pub(crate) requests: u64,
+    /// Requests answered a second.
+    pub(crate) rate: f64,
+    /// CPU time of a request, in µs: the median over turns.
+    pub(crate) cpu_us: f64,
+    /// Memory of its workers, in MiB: the most after any turn.
+    pub(crate) memory_mib: f64,
+    /// Requests that were sent again since a kept connection had just been closed.
+    pub(crate) again: u64,
+    /// Of all requests.
+    pub(crate) latency: Latency,
+    /// How many failed, by what went wrong.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// By kind of request.
+    pub(crate) traffic: BTreeMap<String, Part>,
+}
+
+/// Requests of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Requests that were sent.
+    pub(crate) requests: u64,
+    /// Of these, those that failed.
+    pub(crate) failed: u64,
+    /// Bytes of bodies that came.
+    pub(crate) bytes: u64,
+    /// Their latency.
+    pub(crate) latency: Latency,
+}
+
+impl Part {
+    fn of(kind: &Kind) -> Self {
+        Self { requests: kind.sent, failed: kind.failed(), bytes: kind.bytes, latency: Latency::of(kind) }
+    }
+}
+
+/// Latencies in µs, from the time that a request was due.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    /// The median.
+    pub(crate) p50: f64,
+    /// Nine of ten are shorter.
+    pub(crate) p90: f64,
+    /// 99 of 100.
+    pub(crate) p99: f64,
+    /// 999 of 1000.
+    pub(crate) p999: f64,
+    /// The longest.
+    pub(crate) max: f64,
+    /// Pairs of a percentile and its latency, for a curve.
+    pub(crate) curve: Vec<(f64, f64)>,
+}
+
+/// Percentiles of the curve.
+const CURVE: [f64; 14] =
+    [0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999, 100.0];
+
+impl Latency {
+    fn of(kind: &Kind) -> Self {
+        let at = |percentile| kind.latencies.value_at_percentile(percentile) as f64 / 1000.0;
+        Self {
+            p50: at(50.0),
+            p90: at(90.0),
+            p99: at(99.0),
+            p999: at(99.9),
+            max: at(100.0),
+            curve: CURVE.map(|percentile| (percentile, at(percentile))).to_vec(),
+        }
+    }
+}
+
+/// What a server needs, in units of what the one without filters does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ratio {
+    /// The server.
+    pub(crate) name: String,
+    /// CPU time of a request: the median over turns that followed one another.
+    pub(crate) cpu: f64,
+    /// Median latency.
+    pub(crate) p50: f64,
+    /// 99th percentile.
+    pub(crate) p99: f64,
+    /// Requests answered a second.
+    pub(crate) throughput: f64,
+    /// Memory beyond, in MiB.
+    pub(crate) memory_mib: f64,
+}
+
+impl Report {
+    pub(super) fn new(profile: &Profile, sides: Vec<Side>) -> Self {
+        let servers: Vec<_> = sides.iter().map(Side::result).collect();
+        let mut ratios = Vec::new();
+        if let (Some((off, others)), Some((off_side, other_sides))) =
+            (servers.split_first(), sides.split_first())
+        {
+            for (server, side) in others.iter().zip(other_sides) {
+                let turns = side.cpu().into_iter().zip(off_side.cpu());
+                let cpu: Vec<_> = turns.map(|(on, off)| on / off).collect();
+                ratios.push(Ratio {
+                    name: server.name.clone(),
+                    cpu: median(&cpu),
+                    p50: server.latency.p50 / off.latency.p50,
+                    p99: server.latency.p99 / off.latency.p99,
+                    throughput: server.rate / off.rate,
+                    memory_mib: server.memory_mib - off.memory_mib,
+                });
+            }
+        }
+        let mut report = Self {
+            profile: profile.name.clone(),
+            about: profile.about.clone(),
+            offered: profile.rate,
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            machine: machine(),
+            servers,
+            ratios,
+            failed: Vec::new(),
+        };
+        report.failed = report.beyond(&profile.budgets);
+        report
+    }
+
+    /// What is beyond `budgets`, one sentence each. Only nginx with filters has any.
+    fn beyond(&self, budgets: &Budgets) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let (Some(on), Some(ratio)) = (
+            self.servers.iter().find(|server| server.name == "on"),
+            self.ratios.iter().find(|ratio| ratio.name == "on"),
+        ) else {
+            return sentences;
+        };
+        let mut bound = |value: f64, most: Option<f64>, what: &str| {
+            // What is not a number is beyond every bound.
+            if let Some(most) = most
+                && (value.is_nan() || value > most)
+            {
+                sentences.push(format!("{what} is {value:.3}; the budget is {most}"));
+            }
+        };
+        bound(ratio.cpu, budgets.cpu, "CPU time of a request, with filters to without,");
+        bound(ratio.p50, budgets.p50, "median latency, with filters to without,");
+        bound(ratio.p99, budgets.p99, "99th percentile of latency, with filters to without,");
+        bound(ratio.memory_mib, budgets.memory, "memory of workers beyond that without filters, in MiB,");
+        let failed: u64 = on.errors.values().sum();
+        let share = failed as f64 / on.requests.max(1) as f64;
+        bound(share, budgets.errors, "share of requests that failed");
+        if let Some(least) = budgets.throughput
+            && (ratio.throughput.is_nan() || ratio.throughput < least)
+        {
+            let value = ratio.throughput;
+            sentences.push(format!(
+                "requests answered a second, with filters to without, is {value:.3}; the budget is {least}"
+            ));
+        }
+        sentences
+    }
+
+    /// A table of servers, one of kinds, and errors: Markdown that reads well in a terminal.
+    pub(super) fn table(&self) -> String {
+        let mut rows = vec![row([
+            "server",
+            "requests",
+            "answered/s",
+            "p50 µs",
+            "p90 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "CPU µs",
+            "MiB",
+            "failed",
+        ])];
+        for server in &self.servers {
+            let Latency { p50, p90, p99, p999, .. } = server.latency;
+            let failed: u64 = server.errors.values().sum();
+            let numbers = [p50, p90, p99, p999].map(|value| format!("{value:.0}"));
+            let mut cells =
+                vec![server.name.clone(), server.requests.to_string(), format!("{:.0}", server.rate)];
+            cells.extend(numbers);
+            cells.extend([
+                format!("{:.2}", server.cpu_us),
+                format!("{:.1}", server.memory_mib),
+                failed.to_string(),
+            ]);
+            rows.push(cells);
+        }
+        let mut text = layout(&rows);
+        let mut rows = vec![row(["ratio to off", "CPU", "p50", "p99", "answered/s", "MiB more"])];
+        for Ratio { name, cpu, p50, p99, throughput, memory_mib } in &self.ratios {
+            let numbers = [cpu, p50, p99, throughput, memory_mib].map(|value| format!("{value:.2}"));
+            rows.push([vec![name.clone()], numbers.to_vec()].concat());
+        }
+        let _ = write!(text, "\n{}", layout(&rows));
+        let mut rows = vec![row(["traffic", "server", "requests", "p50 µs", "p99 µs", "p99.9 µs", "failed"])];
+        let kinds: Vec<_> =
+            self.servers.first().map(|server| server.traffic.keys()).into_iter().flatten().collect();
+        for kind in kinds {
+            for server in &self.servers {
+                let Some(part) = server.traffic.get(kind) else { continue };
+                let numbers = [part.latency.p50, part.latency.p99, part.latency.p999]
+                    .map(|value| format!("{value:.0}"));
+                let first = vec![kind.clone(), server.name.clone(), part.requests.to_string()];
+                rows.push([first, numbers.to_vec(), vec![part.failed.to_string()]].concat());
+            }
+        }
+        let _ = write!(text, "\n{}", layout(&rows));
+        for server in &self.servers {
+            for (reason, count) in &server.errors {
+                let _ = writeln!(text, "\n{}: {count} × {reason}", server.name);
+            }
+            if server.again > 0 {
+                let _ = writeln!(
+                    text,
+                    "\n{}: {} requests sent again on new connections",
+                    server.name, server.again
+                );
+            }
+        }
+        text
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        let Self { profile, about, offered, machine, .. } = self;
+        let mut text = format!(
+            "# Load profile {profile}\n\n{about} {offered} requests a second; {machine}.\n\n{}",
+            self.table()
+        );
+        for sentence in &self.failed {
+            let _ = writeln!(text, "\n**Beyond its budget**: {sentence}.");
+        }
+        text
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Cells in columns; the first row is the head.
+pub(super) fn layout(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = if column == 0 {
+                write!(text, "| {cell:<width$} |")
+            } else {
+                write!(text, " {cell:>width$} |")
+            };
+        }
+        text.push('\n');
+        if at == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let line = "-".repeat(*width);
+                let _ = if column == 0 { write!(text, "|-{line}-|") } else { write!(text, "-{line}:|") };
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{cores} × {}", model.map_or("unknown processor", |(_, name)| name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Report, Side, Turn};
+    use crate::load::{
+        profile::Profile,
+        record::{Fate, Record},
+    };
+
+    fn side(name: &'static str, micros: u64, failed: u64) -> Side {
+        let mut side = Side::new(name);
+        for _ in 0..3 {
+            let mut record = Record { time: Duration::from_secs(1), ..Record::default() };
+            for number in 0..100 {
+                let fate =
+                    if number < failed { Fate::Failed("status 500".into()) } else { Fate::Answered(1) };
+                record.kind("static").note(Duration::from_micros(micros), fate);
+            }
+            side.add(Turn { cpu: Duration::from_micros(micros * 100), memory: 5 << 20 }, record);
+        }
+        side
+    }
+
+    #[test]
+    fn what_filters_cost_beyond_the_budgets_is_said() {
+        let mut profile = Profile::find("smoke").expect("well-formed");
+        profile.budgets.cpu = Some(2.0);
+        profile.budgets.errors = Some(0.0);
+        let good = Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)]);
+        assert_eq!(good.failed, Vec::<String>::new());
+        assert!((good.ratios[0].cpu - 1.5).abs() < 1e-9);
+        let bad = Report::new(&profile, vec![side("off", 100, 0), side("on", 250, 1)]);
+        assert!(
+            bad.failed.iter().any(|sentence| sentence.contains("CPU") && sentence.contains("2.5")),
+            "{bad:?}"
+        );
+        assert!(bad.failed.iter().any(|sentence| sentence.contains("share")), "{bad:?}");
+        assert!(bad.table().contains("3 × status 500"), "{}", bad.table());
+    }
+
+    #[test]
+    fn a_report_is_read_back() {
+        let profile = Profile::find("smoke").expect("well-formed");
+        let report = Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)]);
+        let text = serde_json::to_string(&report).expect("JSON");
+        let read: Report = serde_json::from_str(&text).expect("a report");
+        assert_eq!(read.servers.len(), 2);
+        assert!(report.markdown().contains("| on "));
+    }
+}
