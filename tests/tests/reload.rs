@@ -217,7 +217,8 @@ fn fifty_reloads_under_load() {
     let after = look(&mut nginx, 11..51);
     clients.stop();
     assert_eq!(after.0, before.0, "descriptors");
-    assert!(after.1 < before.1 + (4 << 20), "the master had {} bytes, then {}", before.1, after.1);
+    // Its allocator takes memory in large pieces, and gives it back late; forty filters left behind would be 20 MB.
+    assert!(after.1 < before.1 + (8 << 20), "the master had {} bytes, then {}", before.1, after.1);
     // An engine reserves some terabytes.
     assert!(after.2 < before.2 + (1 << 30), "address space of {} bytes, then {}", before.2, after.2);
     for (before, after) in before.3.iter().zip(&after.3) {
