@@ -196,6 +196,9 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         full All proxy_http_call(upstream: i32, upstream_size: i32, headers: i32, headers_size: i32, body: i32,
             body_size: i32, trailers: i32, trailers_size: i32, timeout: i32, return_call: i32) http_call.http_call
             "see Calls below";
+        full Runtime proxy_dispatch_http_call(upstream: i32, upstream_size: i32, headers: i32, headers_size: i32,
+            body: i32, body_size: i32, trailers: i32, trailers_size: i32, timeout: i32, return_call: i32)
+            http_call.http_call "the same, as a draft of the specification calls it";
         full All proxy_grpc_call(upstream: i32, upstream_size: i32, service: i32, service_size: i32, method: i32,
             method_size: i32, metadata: i32, metadata_size: i32, message: i32, message_size: i32, timeout: i32,
             return_call: i32) grpc.grpc_call "one message each way; `on_grpc_receive` or `on_grpc_close` is called";

@@ -191,6 +191,7 @@ fn arguments() {
             &["number of arguments"],
         ),
         case("subrequests", location("proxy_wasm_subrequests maybe;"), "maybe", &["on", "off"]),
+        case("ticks", location("proxy_wasm_ticks once;"), "once", &["all", "singleton"]),
         case("calls", location("proxy_wasm_allow_calls 10.0.0.0/33;"), "/33", &["10.0.0.0/8", "upstream"]),
         case("no calls", location("proxy_wasm_allow_calls none a;"), "none a", &["alone"]),
         case(

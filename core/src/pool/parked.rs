@@ -22,16 +22,17 @@ impl<H: Host> Pool<H> {
             return self.put_back(group, instance);
         }
         let most = self.plans.groups().get(group).map_or(0, |group| {
-            let limits = &group.filter.engine().settings().limits;
-            limits.deferred
+            let settings = group.filter.engine().settings();
+            // Requests to come need instances, too.
+            settings.limits.deferred.min(usize::try_from(settings.instances / 2).unwrap_or(usize::MAX))
         });
         if self.parked.borrow().len() < most {
             self.parked.borrow_mut().push((group, instance));
             return;
         }
         let sentence = format!(
-            "{most} instances wait for calls already, as many as \"deferred_limit\" allows: the calls of one more are \
-             cancelled"
+            "{most} instances wait for calls already, as many as \"deferred_limit\" and half of \"instances\" allow: \
+             the calls of one more are cancelled"
         );
         self.say(group, LogLevel::Warn, &sentence);
         self.end_parked(group, &instance);

@@ -137,6 +137,17 @@ fn a_request_that_ends_cancels_its_calls() {
     }
 }
 
+/// Such an instance could serve others as soon as the headers have gone by, if its call did not need it.
+#[test]
+fn a_filter_that_hears_no_answer_keeps_its_instance_for_its_call() {
+    let bench = caller().on(Callback::RequestHeaders, [dial()]).bench();
+    let chain = bench.headers(&bench.request());
+    let calls = begun(&bench.worker);
+    assert!(bench.worker.take_asked().is_empty());
+    drop(chain);
+    assert_eq!(cancelled(&bench.worker), calls);
+}
+
 #[test]
 fn a_call_that_is_answered_is_not_cancelled() {
     let bench = holding().bench();

@@ -294,3 +294,8 @@ fn a_failed_call_has_a_word_for_why() {
         assert_eq!(bench.log(), shown("too_large"));
     }
 }
+
+#[test]
+fn a_draft_s_name_for_it_is_known() {
+    check(caller(), |_| (), &[case("proxy_dispatch_http_call", args(), Status::Ok)]);
+}
