@@ -30,19 +30,21 @@ impl<H: Host> State<H> {
         let nobody = || CallError::Refused("it is made in no context".into());
         let context = self.contexts.effective();
         let root = self.contexts.effective_root().ok_or_else(nobody)?;
+        let most = self.filter.engine().settings().limits.calls;
+        if self.calls.as_ref().map_or(self.contexts.calls(), |calls| calls.len()) >= most {
+            let sentence = format!("{most} calls live already, as many as \"calls_limit\" allows");
+            let error = CallError::Overloaded(sentence.into());
+            if let Some(calls) = &self.calls {
+                calls.metrics().refused(&self.filter.spec().name, &error);
+            }
+            return Err(error);
+        }
         let Some(calls) = &self.calls else {
             let token = CallToken::new(FIRST_REHEARSED + self.rehearsed_calls);
             self.rehearsed_calls += 1;
             self.contexts.add_call(context, token);
             return Ok(token);
         };
-        let most = self.filter.engine().settings().limits.calls;
-        if calls.len() >= most {
-            let sentence = format!("{most} calls live already, as many as \"calls_limit\" allows");
-            let error = CallError::Overloaded(sentence.into());
-            calls.metrics().refused(&self.filter.spec().name, &error);
-            return Err(error);
-        }
         let by = By {
             stream: self.contexts.effective_host(),
             rules: self.contexts.effective_plugin().map_or(0, |plugin| plugin.calls),

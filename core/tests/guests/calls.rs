@@ -261,11 +261,15 @@ fn lines(worker: &Worker) -> Vec<String> {
 fn a_configuration_s_call_is_made_in_each_worker_and_what_it_learns_is_kept() {
     let keep = wat("(i32.store8 (i32.const 8) (i32.const 7))");
     let show = wat("(call $number (i32.const 0) (i64.load8_u (i32.const 8)))");
-    let guest = caller()
-        .on(Callback::Configure, [dial(), u32_at(TOKEN), returns(1)])
-        .on(Callback::HttpCallResponse, [param(0), keep])
-        .on(Callback::RequestHeaders, [show]);
-    for (isolation, seen) in [(Isolation::Auto, "7"), (Isolation::None, "7"), (Isolation::Stream, "0")] {
+    let answered =
+        caller().on(Callback::HttpCallResponse, [param(0), keep]).on(Callback::RequestHeaders, [show]);
+    for (callback, isolation, seen) in [
+        (Callback::Configure, Isolation::Auto, "7"),
+        (Callback::Configure, Isolation::None, "7"),
+        (Callback::Configure, Isolation::Stream, "0"),
+        (Callback::VmStart, Isolation::Auto, "7"),
+    ] {
+        let guest = answered.clone().on(callback, [dial(), u32_at(TOKEN), returns(1)]);
         let (bench, shard, worker) = started(&guest, isolation);
         assert_eq!(bench.log(), ["0", "2147483648"], "a number that no call has");
         assert_eq!(lines(&worker), ["0", "1"]);
@@ -276,6 +280,19 @@ fn a_configuration_s_call_is_made_in_each_worker_and_what_it_learns_is_kept() {
         let _ = shard.begin(bench.id, &request).headers(Direction::Request, true);
         assert_eq!(lines(&worker), [seen], "{isolation:?}");
     }
+}
+
+/// What is asked for in the master takes memory there.
+#[test]
+fn a_configuration_s_calls_are_limited_too() {
+    let mut settings = settings();
+    settings.limits.calls = 1;
+    let guest = caller().on(Callback::Configure, [dial(), dial(), returns(1)]);
+    let bench = guest.bench_in(&settings, Isolation::Auto);
+    bench.rehearse().expect("accepted");
+    let (answers, warnings) = bench.spoken();
+    assert_eq!(answers, ["0", "10"]);
+    assert!(warnings[0].contains("calls_limit"), "{warnings:?}");
 }
 
 #[test]
