@@ -13,6 +13,8 @@
 //! 4. The chain's verdict says what the proxy has to do: go on, hold, send a local response, fail.
 //! 5. At the end each context is finished and the instances go back.
 //!
+//! Filters may call others meanwhile: the proxy makes the calls, and tells the shard what comes back ([`host::calls`]).
+//!
 //! What filters share with those of other workers lies in [`shared`] memory.
 //!
 //! What goes wrong in a guest is a [`failure`]: it ends that instance and that request, nothing else.
