@@ -98,12 +98,16 @@ pub(crate) struct Client {
     reports: Reports,
     shard: RefCell<Weak<Shard<Ngx>>>,
     is_over: Cell<bool>,
+    /// How many calls there have been.
+    serial: Cell<u64>,
 }
 
 /// A call that is under way.
 #[derive(Debug)]
 struct Live {
     task: TaskId,
+    /// Which call of this worker's it is: tokens are given again.
+    serial: u64,
     /// Where its messages wait, if it is a stream of gRPC.
     outbox: Option<Outbox>,
 }
@@ -146,6 +150,7 @@ impl Client {
             reports: Reports::default(),
             shard: RefCell::default(),
             is_over: Cell::default(),
+            serial: Cell::default(),
         });
         let sweeper = Rc::clone(&client);
         client.room.spawn(async move { sweeper.idle.watch().await });
@@ -184,7 +189,9 @@ impl Client {
         let order = Order { way, name, request, most: call.most, rules: Rc::clone(maker.rules) };
         let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
         let client = Rc::clone(self);
+        let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
         let task = self.room.spawn(async move {
+            let _ending = ending;
             let event = match exchange::run(&client, order, time).await {
                 Ok(response) => CallEvent::Response(response),
                 Err(fault) => {
@@ -194,7 +201,7 @@ impl Client {
             };
             client.tell(token, event);
         });
-        self.live.borrow_mut().insert(token, Live { task, outbox: None });
+        self.live.borrow_mut().insert(token, Live { task, serial, outbox: None });
         Ok(())
     }
 
@@ -231,8 +238,10 @@ impl Client {
         let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
         let client = Rc::clone(self);
         let hangup = Hangup(outbox.clone());
+        let broken = Fault::new(CallFailure::Cancelled, "the call was given up");
+        let (serial, ending) = Ending::new(self, token, CallEvent::Closed(grpc::closed_by(&broken)));
         let task = self.room.spawn(async move {
-            let _hangup = hangup;
+            let (_hangup, _ending) = (hangup, ending);
             let closed = match grpc::run(&client, token, order, time).await {
                 Ok(closed) => closed,
                 Err(Stop::Unwanted) => return,
@@ -243,7 +252,7 @@ impl Client {
             };
             client.tell(token, CallEvent::Closed(closed));
         });
-        self.live.borrow_mut().insert(token, Live { task, outbox: Some(outbox) });
+        self.live.borrow_mut().insert(token, Live { task, serial, outbox: Some(outbox) });
         Ok(())
     }
 
@@ -288,7 +297,9 @@ impl Client {
         let resolver = self.resolver_for(&host)?;
         let lookup = Lookup::new(resolver, host.as_bytes(), self.settings.resolver_time);
         let (client, filter) = (Rc::clone(self), Box::<str>::from(maker.filter));
+        let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
         let task = self.room.spawn(async move {
+            let _ending = ending;
             let found = lookup.await;
             let found = found.map(|all| all.iter().filter_map(Address::ip).collect::<Vec<_>>());
             let event = match found {
@@ -301,7 +312,7 @@ impl Client {
             };
             client.tell(token, event);
         });
-        self.live.borrow_mut().insert(token, Live { task, outbox: None });
+        self.live.borrow_mut().insert(token, Live { task, serial, outbox: None });
         Ok(())
     }
 
@@ -333,6 +344,39 @@ impl Client {
             self.cancel(token);
         }
         wanted
+    }
+}
+
+/// Sees to it that each call ends: one whose task is gone without a word (it has panicked) is told so by this.
+struct Ending {
+    client: Weak<Client>,
+    token: CallToken,
+    serial: u64,
+    event: Option<CallEvent>,
+}
+
+impl Ending {
+    /// For the next call, whose serial number it answers as well.
+    fn new(client: &Rc<Client>, token: CallToken, event: CallEvent) -> (u64, Self) {
+        let serial = client.serial.get().wrapping_add(1);
+        client.serial.set(serial);
+        (serial, Self { client: Rc::downgrade(client), token, serial, event: Some(event) })
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let (Some(client), Some(event)) = (self.client.upgrade(), self.event.take()) else { return };
+        // A call that has ended or was cancelled is none of these.
+        let lives = client.live.borrow().get(&self.token).is_some_and(|live| live.serial == self.serial);
+        if client.is_over.get() || !lives {
+            return;
+        }
+        let (teller, token) = (Rc::clone(&client), self.token);
+        // In a turn of its own: this may run below a hostcall, or while a panic unwinds.
+        client.room.spawn(async move {
+            teller.tell(token, event);
+        });
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn run(client: &Client, order: Order, time: Duration) -> Result
     let mut deadline = Deadline::new(Some(time));
     let mut peers = match way {
         Way::Peers(peers) => peers,
-        Way::Host(host) => Peers::listed(look_up(client, &mut deadline, &host, &rules).await?),
+        Way::Host(host) => Peers::listed(Box::pin(look_up(client, &mut deadline, &host, &rules)).await?),
     };
     let is_idempotent = message::is_idempotent(request.method());
     let mut last = Fault::new(CallFailure::Unavailable, "no peer of the upstream is in service");
@@ -93,13 +93,13 @@ async fn attempt(
     let was_kept = kept.is_some();
     let socket = match kept {
         Some(socket) => socket,
-        None => match open(client, peers.share(deadline), address, name, Inside::Http1).await {
+        None => match Box::pin(open(client, peers.share(deadline), address, name, Inside::Http1)).await {
             Ok(socket) => socket,
             Err(fault) => return Err(Failed { fault, request: Some(request), was_kept: false }),
         },
     };
     let probe = socket.probe();
-    let done = deadline.within(http1::exchange(socket, request, most)).await;
+    let done = deadline.within(Box::pin(http1::exchange(socket, request, most))).await;
     let (mut fault, request) = match done {
         Ok(Ok(done)) => return Ok(done),
         Ok(Err(undone)) => (undone.fault, undone.request),

@@ -103,7 +103,7 @@ pub(crate) async fn run(
     let mut deadline = Deadline::new(time);
     let mut peers = match way {
         Way::Peers(peers) => peers,
-        Way::Host(host) => Peers::listed(look_up(client, &mut deadline, &host, &rules).await?),
+        Way::Host(host) => Peers::listed(Box::pin(look_up(client, &mut deadline, &host, &rules)).await?),
     };
     let mut last = Fault::new(CallFailure::Unavailable, "no peer of the upstream is in service");
     while let Some(peer) = peers.next() {
@@ -165,8 +165,8 @@ async fn reach(
     if let Some(link) = client.shared.get(&key) {
         return Ok(link);
     }
-    let socket = open(client, peers.share(deadline), address, name, Inside::Http2).await?;
-    deadline.within(http2::begin(client, key, socket)).await?
+    let socket = Box::pin(open(client, peers.share(deadline), address, name, Inside::Http2)).await?;
+    deadline.within(Box::pin(http2::begin(client, key, socket))).await?
 }
 
 /// Tells core of what comes back.

@@ -14,7 +14,11 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-use crate::ngx::net::turn::{Run, Turn};
+use crate::ngx::{
+    cycle::Cycle,
+    guard::guard_part,
+    net::turn::{Run, Turn},
+};
 
 /// A future that answers nothing.
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -167,7 +171,9 @@ impl Room {
         let Some((mut task, alarm)) = taken else { return };
         alarm.is_ringing.store(false, Ordering::Relaxed);
         let waker = Waker::from(alarm);
-        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        let polled = guarded(|| task.as_mut().poll(&mut Context::from_waker(&waker)));
+        // One that has panicked, which has been logged, is not polled again.
+        if polled.is_none_or(|polled| polled.is_ready()) {
             drop(self.vacate(id));
             return;
         }
@@ -181,6 +187,11 @@ impl Room {
             }
         }
     }
+}
+
+/// Polls a task; `None` if it panics: others go on.
+fn guarded<T>(poll: impl FnOnce() -> T) -> Option<T> {
+    Cycle::with_current(|cycle| guard_part("a call", cycle.log(), poll))
 }
 
 impl Run for Room {

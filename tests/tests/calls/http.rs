@@ -235,3 +235,18 @@ fn a_connection_that_was_closed_meanwhile_is_not_used() {
         assert_eq!(status(&outcome), 200, "{outcome}");
     }
 }
+
+#[test]
+fn a_connection_that_rests_too_long_is_closed() {
+    let origin = Listener::start();
+    let nginx = Nginx::start(conf("").wasm("call_keepalive 4 timeout=50ms;"));
+    let order = json!({"upstream": origin.address().to_string()});
+    thread::scope(|scope| {
+        let called = scope.spawn(|| outcome(&nginx, order));
+        let mut connection = origin.accept();
+        connection.write("HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(status(&called.join().expect("the client")), 204);
+        // Which fails if it is not closed.
+        assert_eq!(connection.read_to_end(), b"");
+    });
+}
