@@ -12,11 +12,14 @@ use weir_benches::{Bench, Case, Guest};
 use weir_core::{
     abi::types::{BufferType, MapType},
     chain::{Chain, Direction},
+    metrics::Kind,
     testing::{Memory, Request},
 };
 
 /// One host function.
 struct Call {
+    /// The module that it is imported from.
+    from: &'static str,
     /// Its name.
     name: &'static str,
     /// Its parameters' types, as text.
@@ -33,13 +36,29 @@ struct Call {
 const LAYOUT: &str = r#"
     (memory (export "memory") 64)
     (data (i32.const 1024) "x-header")
+    (data (i32.const 1040) "plugin_name")
     (data (i32.const 2048) "\01\00\00\00\08\00\00\00\08\00\00\00x-header\00x-header\00")
     (func (export "malloc") (param i32) (result i32) (i32.const 2097152))"#;
 
 const NONE: (&str, &str) = ("", "");
 
+/// A metric is defined: of a kind, under the name; its number is kept.
+const fn defined(kind: Kind) -> (&'static str, &'static str) {
+    let import =
+        r#"(import "env" "proxy_define_metric" (func $before (param i32 i32 i32 i32) (result i32)))"#;
+    let code = match kind {
+        Kind::Counter => "(drop (call $before (i32.const 0) (i32.const 1024) (i32.const 8) (i32.const 32)))",
+        Kind::Histogram => {
+            "(drop (call $before (i32.const 2) (i32.const 1024) (i32.const 8) (i32.const 32)))"
+        }
+        _ => "(drop (call $before (i32.const 1) (i32.const 1024) (i32.const 8) (i32.const 32)))",
+    };
+    (import, code)
+}
+
 const CALLS: &[Call] = &[
     Call {
+        from: "env",
         name: "proxy_get_current_time_nanoseconds",
         params: "i32",
         arguments: "(i32.const 16)",
@@ -47,6 +66,7 @@ const CALLS: &[Call] = &[
         sizes: &[0],
     },
     Call {
+        from: "env",
         name: "proxy_get_log_level",
         params: "i32",
         arguments: "(i32.const 16)",
@@ -54,6 +74,7 @@ const CALLS: &[Call] = &[
         sizes: &[0],
     },
     Call {
+        from: "env",
         // Info, which the worker does not log.
         name: "proxy_log",
         params: "i32 i32 i32",
@@ -62,6 +83,7 @@ const CALLS: &[Call] = &[
         sizes: &[100],
     },
     Call {
+        from: "env",
         name: "proxy_get_header_map_value",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 1024) (i32.const 8) (i32.const 0) (i32.const 4)",
@@ -69,6 +91,7 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_get_header_map_pairs",
         params: "i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 0) (i32.const 4)",
@@ -76,6 +99,7 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_replace_header_map_value",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 1024) (i32.const 8) (i32.const 65536) (i32.const SIZE)",
@@ -83,6 +107,7 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_set_header_map_pairs",
         params: "i32 i32 i32",
         arguments: "(i32.const 2) (i32.const 2048) (i32.const 30)",
@@ -90,6 +115,7 @@ const CALLS: &[Call] = &[
         sizes: &[0],
     },
     Call {
+        from: "env",
         name: "proxy_get_buffer_bytes",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 0) (i32.const SIZE) (i32.const 0) (i32.const 4)",
@@ -97,6 +123,7 @@ const CALLS: &[Call] = &[
         sizes: &[1024, 65536, 1_048_576],
     },
     Call {
+        from: "env",
         name: "proxy_set_buffer_bytes",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 0) (i32.const SIZE) (i32.const 65536) (i32.const SIZE)",
@@ -104,6 +131,7 @@ const CALLS: &[Call] = &[
         sizes: &[1024, 65536],
     },
     Call {
+        from: "env",
         name: "proxy_set_property",
         params: "i32 i32 i32 i32",
         arguments: "(i32.const 1024) (i32.const 8) (i32.const 65536) (i32.const SIZE)",
@@ -111,6 +139,7 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_set_shared_data",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 1024) (i32.const 8) (i32.const 65536) (i32.const SIZE) (i32.const 0)",
@@ -118,6 +147,7 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_get_shared_data",
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 1024) (i32.const 8) (i32.const 0) (i32.const 4) (i32.const 8)",
@@ -129,24 +159,77 @@ const CALLS: &[Call] = &[
         sizes: &[16, 1024],
     },
     Call {
+        from: "env",
         name: "proxy_increment_metric",
         params: "i32 i64",
         arguments: "(i32.load (i32.const 32)) (i64.const 1)",
-        before: (
-            r#"(import "env" "proxy_define_metric"
-                (func $before (param i32 i32 i32 i32) (result i32)))"#,
-            "(drop (call $before (i32.const 0) (i32.const 1024) (i32.const 8) (i32.const 32)))",
-        ),
+        before: defined(Kind::Counter),
         sizes: &[0],
+    },
+    Call {
+        from: "env",
+        name: "proxy_record_metric",
+        params: "i32 i64",
+        arguments: "(i32.load (i32.const 32)) (i64.const 70)",
+        before: defined(Kind::Histogram),
+        sizes: &[0],
+    },
+    Call {
+        from: "env",
+        name: "proxy_get_metric",
+        params: "i32 i32",
+        arguments: "(i32.load (i32.const 32)) (i32.const 16)",
+        before: defined(Kind::Gauge),
+        sizes: &[0],
+    },
+    Call {
+        from: "env",
+        name: "proxy_get_property",
+        params: "i32 i32 i32 i32",
+        arguments: "(i32.const 1040) (i32.const 11) (i32.const 0) (i32.const 4)",
+        before: NONE,
+        sizes: &[0],
+    },
+    Call {
+        from: "env",
+        name: "proxy_get_header_map_size",
+        params: "i32 i32",
+        arguments: "(i32.const 0) (i32.const 16)",
+        before: NONE,
+        sizes: &[0],
+    },
+    Call {
+        from: "env",
+        name: "proxy_get_buffer_status",
+        params: "i32 i32 i32",
+        arguments: "(i32.const 0) (i32.const 16) (i32.const 24)",
+        before: NONE,
+        sizes: &[0],
+    },
+    Call {
+        from: "wasi_snapshot_preview1",
+        name: "clock_time_get",
+        params: "i32 i64 i32",
+        arguments: "(i32.const 0) (i64.const 0) (i32.const 16)",
+        before: NONE,
+        sizes: &[0],
+    },
+    Call {
+        from: "wasi_snapshot_preview1",
+        name: "random_get",
+        params: "i32 i32",
+        arguments: "(i32.const 65536) (i32.const SIZE)",
+        before: NONE,
+        sizes: &[16],
     },
 ];
 
 /// A guest that makes the call as often as its response body has bytes, and fails when one does not succeed.
 fn guest(call: &Call, size: usize) -> String {
-    let Call { name, params, arguments, before: (import, before), .. } = call;
+    let Call { from, name, params, arguments, before: (import, before), .. } = call;
     let text = format!(
         r#"(module {import}
-        (import "env" "{name}" (func $call (param {params}) (result i32)))
+        (import "{from}" "{name}" (func $call (param {params}) (result i32)))
         {LAYOUT}
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_configure") (param i32 i32) (result i32)
