@@ -157,10 +157,8 @@ impl Nginx {
     /// Process ids of the workers that serve, in order; not of those that are shutting down.
     #[must_use]
     pub fn worker_pids(&self) -> Vec<u32> {
-        let title = |pid: &u32| process::title(*pid).starts_with("nginx: worker process");
-        let leaving = |pid: &u32| process::title(*pid).contains("is shutting down");
         let mut pids = process::children(self.master_pid());
-        pids.retain(|pid| title(pid) && !leaving(pid));
+        pids.retain(|pid| process::is_serving(*pid));
         pids.sort_unstable();
         pids
     }
@@ -306,7 +304,10 @@ impl Nginx {
                 return Some(false);
             }
             let now = self.worker_pids();
-            let switched = now.len() == self.conf.worker_count() && now.iter().all(|pid| !old.contains(pid));
+            // The list of children may lack one while others come and go, so the old workers are asked themselves.
+            let switched = now.len() == self.conf.worker_count()
+                && now.iter().all(|pid| !old.contains(pid))
+                && !old.iter().any(|pid| process::is_serving(*pid));
             switched.then_some(true)
         });
         assert_eq!(done, Some(true), "the reload failed:\n{}", self.log_since(mark));

@@ -24,6 +24,12 @@ pub(super) fn title(pid: u32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
 }
 
+/// Whether a process is a worker of nginx that serves, and is not shutting down.
+pub(super) fn is_serving(pid: u32) -> bool {
+    let title = title(pid);
+    title.starts_with("nginx: worker process") && !title.contains("is shutting down")
+}
+
 /// Whether a process is gone, or nothing is left of it but its status.
 pub(super) fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
