@@ -103,7 +103,8 @@ fn shown(pairs: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
 
 impl Stream {
     fn begin(&mut self) -> Result<u32, u32> {
-        let Order { upstream, service, method, metadata, message, messages, close, replies, .. } = self.order.clone();
+        let Order { upstream, service, method, metadata, message, messages, close, replies, .. } =
+            self.order.clone();
         let metadata = metadata.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         if let Some(message) = message {
             let message = encode(&message.repeat(self.order.repeat.unwrap_or(1)));
@@ -112,7 +113,8 @@ impl Stream {
                 .dispatch_grpc_call(&upstream, &service, &method, metadata, Some(&message), timeout)
                 .map_err(|status| status as u32);
         }
-        let token = self.open_grpc_stream(&upstream, &service, &method, metadata).map_err(|status| status as u32)?;
+        let token =
+            self.open_grpc_stream(&upstream, &service, &method, metadata).map_err(|status| status as u32)?;
         for message in messages {
             self.send_grpc_stream_message(token, Some(&encode(&message)), false);
         }

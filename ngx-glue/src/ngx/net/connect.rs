@@ -12,7 +12,7 @@ use super::{address::Address, quiet, socket::Socket};
 /// Bytes of a connection's own pool: there is little in it, but for the record of its TLS layer.
 const POOL: usize = 256;
 
-/// Begins to connect to `address`. [`Socket::connected`] says when it is.
+/// Begins to connect to `address`. [`Socket::poll_connected`] says when it is.
 ///
 /// # Errors
 /// When the peer refuses at once, or nginx has no connection left.
