@@ -52,7 +52,11 @@ export class Chart {
     this.empty = h("p", { class: "empty" }, empty);
     this.plot = h(
       "div",
-      { class: "plot", tabindex: "0", role: "img", "aria-label": title, onkeydown: (event) => this.key(event) },
+      {
+        class: "plot", tabindex: "0", role: "img", "aria-label": title,
+        onkeydown: (event) => this.key(event),
+        onblur: () => (this.led = false),
+      },
       this.empty,
     );
     this.legend = h("ul", { class: "legend" });
@@ -96,7 +100,10 @@ export class Chart {
       this.uplot?.setData(this.data);
       this.values();
     }
-    this.plot.setAttribute("aria-label", `${this.title}: ${this.summary(times.length - 1)}`);
+    // Where the arrows have led somebody, the label is about that place.
+    if (!this.led) {
+      this.plot.setAttribute("aria-label", `${this.title}: ${this.summary(times.length - 1)}`);
+    }
   }
 
   /** The buttons below: what each line is, and whether it is shown. */
@@ -185,6 +192,7 @@ export class Chart {
       return;
     }
     event.preventDefault();
+    this.led = true;
     const at = Math.min(Math.max((this.uplot.cursor.idx ?? last) + step, 0), last);
     this.uplot.setCursor({ left: this.uplot.valToPos(this.data[0][at], "x"), top: 10 });
     this.plot.setAttribute("aria-label", `${this.title}, ${this.x.format(this.data[0][at])}: ${this.summary(at)}`);

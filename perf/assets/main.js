@@ -6,6 +6,7 @@ import { live } from "./live/stream.js";
 const PAGES = {
   live: () => import("./live.js"),
   benches: () => import("./benches.js"),
+  loads: () => import("./loads.js"),
   flamegraphs: () => import("./flamegraphs.js"),
 };
 

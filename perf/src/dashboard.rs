@@ -1,8 +1,8 @@
-//! `weir dashboard`: what filters do, what benches have found, in a browser.
+//! `weir dashboard`: what filters do, what benches and load tests have found, in a browser.
 //!
 //! ```text
 //!  metrics file ──► watch ──► frame ──► hub ──► stream: server-sent events ──► browser
-//!  benches/history, flame graphs ──► records ──► server ─────────────┘
+//!  benches/history, load tests, flame graphs ──► records ──► server ──┘
 //! ```
 //!
 //! One thread looks at the metrics file; another answers, on the loopback interface unless it is told otherwise. It
@@ -14,7 +14,7 @@
 //! | `frame` | what one look has found, and what is new since the one before |
 //! | `hub` | the looks of the last minutes, and who is told of the next one |
 //! | `stream` | what a browser is told, as the body of a response |
-//! | `records` | files that benches and profilers have left |
+//! | `records` | files that benches, load tests and profilers have left |
 //! | `server` | which path answers what, and to whom |
 //! | `assets` | the pages: `perf/assets/` |
 
@@ -56,6 +56,9 @@ pub(crate) struct Arguments {
     /// The folder with the history of benches.
     #[arg(long, default_value = "benches/history")]
     history: PathBuf,
+    /// The folder with results of load tests: where `weir load --out` has written them.
+    #[arg(long, default_value = "target/load")]
+    loads: PathBuf,
     /// The folder with flame graphs.
     #[arg(long, default_value = "flamegraphs")]
     flamegraphs: PathBuf,
@@ -63,7 +66,7 @@ pub(crate) struct Arguments {
 
 /// Answers until the process is ended.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { file, listen, interval, history, flamegraphs } = arguments;
+    let Arguments { file, listen, interval, history, loads, flamegraphs } = arguments;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
@@ -72,7 +75,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let listen = listener.local_addr()?;
         let hub = Arc::new(Hub::new(&file));
         watch::start(file, Duration::from_secs_f64(interval), Arc::clone(&hub))?;
-        let folders = Folders { history, flamegraphs };
+        let folders = Folders { history, loads, flamegraphs };
         let dashboard = Dashboard { hub, folders, loopback: listen.ip().is_loopback() };
         announce(listen)?;
         Ok(axum::serve(listener, server::router(dashboard)).await?)

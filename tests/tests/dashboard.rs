@@ -23,13 +23,16 @@ struct Dashboard {
 }
 
 impl Dashboard {
-    /// Starts one that looks at `file` several times a second; `folder` has `history` and `flamegraphs`.
+    /// Starts one that looks at `file` several times a second; `folder` has `history`, `loads` and `flamegraphs`.
     fn start(file: &Path, folder: &Path, listen: &str) -> Self {
         let mut child = Command::new(paths::weir())
             .arg("dashboard")
             .arg(file)
             .args(["--listen", listen, "--interval", "0.2"])
-            .args(["history", "flamegraphs"].map(|name| format!("--{name}={}", folder.join(name).display())))
+            .args(
+                ["history", "loads", "flamegraphs"]
+                    .map(|name| format!("--{name}={}", folder.join(name).display())),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -132,7 +135,7 @@ fn shown(browser: &Browser) -> BTreeMap<(String, String), u64> {
     .collect()
 }
 
-/// A folder for the metrics file and for what benches and profilers leave.
+/// A folder for the metrics file and for what benches, load tests and profilers leave.
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("metrics");
@@ -235,12 +238,13 @@ fn a_banner_says_what_is_gone_until_it_is_back() {
 }
 
 /// Pages, and what is so when one is complete.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     (
         "live",
         "document.querySelectorAll('canvas').length >= 3 && document.querySelector('[aria-label=Callbacks] tbody tr')",
     ),
     ("benches", "document.querySelector('tr[data-name]')"),
+    ("loads", "document.querySelector('canvas')"),
     ("flamegraphs", "document.querySelector('iframe')"),
 ];
 
@@ -275,9 +279,36 @@ commit: abc123
 }</script>
 <rect width="100%" height="40" fill="orange"/><text x="8" y="24">all</text></svg>"##;
 
-/// Leaves what benches and profilers would.
+/// A result as `weir load` writes it: with filters, requests take `times` as long.
+fn load(profile: &str, time: u64, times: f64) -> String {
+    let latency = |times: f64| {
+        let at = |percentile: f64| 100.0 * times / (1.001 - percentile / 100.0).sqrt();
+        let curve =
+            [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0].map(|percentile| [percentile, at(percentile)]);
+        json!({"p50": at(50.0), "p90": at(90.0), "p99": at(99.0), "p999": at(99.9), "max": at(100.0), "curve": curve})
+    };
+    let server = |name: &str, times: f64| {
+        let part = json!({"requests": 900, "failed": 1, "bytes": 2_000_000, "latency": latency(times)});
+        json!({"name": name, "requests": 1000, "rate": 500.0, "cpu_us": 10.0 * times, "memory_mib": 20.0, "again": 0,
+            "latency": latency(times), "errors": {"reset": 1}, "traffic": {"static": part}})
+    };
+    let ratio = json!({"name": "on", "cpu": times, "p50": times, "p99": times, "throughput": 1.0, "memory_mib": 12.5});
+    let failed =
+        if times > 1.5 { vec!["CPU time is 1.6 times that of nginx without filters"] } else { vec![] };
+    json!({"profile": profile, "about": "what an edge node sees", "offered": 500.0, "time": time,
+        "machine": "2 × a processor", "servers": [server("off", 1.0), server("on", times)], "ratios": [ratio],
+        "failed": failed})
+    .to_string()
+}
+
+/// Leaves what benches, load tests and profilers would.
 fn leave_records(folder: &Path) {
-    for (name, text) in [("history/main.jsonl", history()), ("flamegraphs/shared.svg", PICTURE.to_owned())] {
+    for (name, text) in [
+        ("history/main.jsonl", history()),
+        ("loads/smoke.json", load("smoke", 1_790_000_000, 1.2)),
+        ("loads/later.json", load("smoke", 1_790_100_000, 1.6)),
+        ("flamegraphs/shared.svg", PICTURE.to_owned()),
+    ] {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(path, text).expect("written");
@@ -303,6 +334,35 @@ fn benches_that_have_become_slower_are_marked_and_lead_to_their_numbers() {
     for text in ["bbbbbbbb22", "2026-09-23 16:13 UTC", "2 × a processor", "1000 ns"] {
         assert!(runs.contains(text), "{text} is not in {runs}");
     }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn load_tests_are_shown_and_compared() {
+    let (folder, file) = folder();
+    leave_records(folder.path());
+    let dashboard = Dashboard::start(&file, folder.path(), "127.0.0.1:0");
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&dashboard.url("loads"));
+    browser.wait_for("document.querySelector('figure canvas')");
+    let rows = ["later.json", "smoke.json"].map(|name| browser.text(&format!("tr[data-name='{name}']")));
+    assert!(rows[0].contains("beyond its budgets") && rows[0].contains("× 1.600"), "{rows:?}");
+    assert!(
+        !rows[1].contains("beyond") && rows[1].contains("× 1.200") && rows[1].contains("12.5 MiB"),
+        "{rows:?}"
+    );
+    let text = browser.text("main");
+    for text_of in ["what an edge node sees", "16 µs × 1.600", "Errors: reset", "1.6 times that of nginx"] {
+        assert!(
+            text.replace('\u{a0}', " ").replace("  ", " ").contains(text_of),
+            "{text_of} is not in {text}"
+        );
+    }
+    assert_eq!(browser.run("return document.querySelectorAll('.legend button').length;"), 2);
+    browser.run("const s = document.querySelector('#beside'); s.value = 'smoke.json'; s.dispatchEvent(new Event('change'));");
+    assert_eq!(browser.run("return document.querySelectorAll('.legend button').length;"), 4);
+    assert!(browser.text("main").contains("12 µs"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -374,9 +434,17 @@ fn everything_can_be_reached_with_the_keyboard() {
         );
         reached.push(name.as_str().expect("text").to_owned());
     }
-    for name in
-        ["Skip to the content", "Live", "Benches", "Flame graphs", "theme", "filter", "minutes", "Requests"]
-    {
+    for name in [
+        "Skip to the content",
+        "Live",
+        "Benches",
+        "Load tests",
+        "Flame graphs",
+        "theme",
+        "filter",
+        "minutes",
+        "Requests",
+    ] {
         assert!(reached.iter().any(|found| found == name), "{name} is not among {reached:?}");
     }
     // The arrows move along a chart.

@@ -112,18 +112,24 @@ const CHARTS = [
   },
   {
     title: "Calls out",
-    note: "each second, by upstream",
+    note: "each second, by upstream and how they ended; those that were not begun, by reason",
     format: perSecond,
     empty: "no call yet",
     lines: ({ catalog, frames, find }) => {
-      const ids = find((m) => m.kind !== "gauge" && m.kind !== "level" && /^weir_(http_|grpc_)?calls?(_|$)/.test(m.name));
-      const key = ({ labels, name }) => {
-        const { upstream, target, peer, host, filter, directive, callback, ...rest } = labels;
-        const what = name.replace(/^weir_|_seconds$/g, "").replaceAll("_", " ");
-        return [upstream ?? target ?? peer ?? host ?? "", what, ...Object.values(rest)].join(" ").trim();
-      };
-      return group(catalog, ids, key).map(([name, ids]) => line(name, frames, (frame) => rate(frame, ids)));
+      const ended = group(catalog, find(named("weir_calls")), ({ labels }) => `${labels.upstream}: ${labels.outcome}`);
+      const refused = group(catalog, find(named("weir_calls_refused")), ({ labels }) => `not begun: ${labels.reason}`);
+      return [...ended, ...refused].map(([name, ids]) => line(name, frames, (frame) => rate(frame, ids)));
     },
+  },
+  {
+    title: "Latency of calls",
+    note: "p50 and p99 of each interval, by upstream",
+    format: time,
+    log: true,
+    optional: true,
+    lines: ({ catalog, frames, find }) => find(named("weir_call_duration_seconds")).flatMap((id) =>
+      [["p50", 3], ["p99", 5]].map(([name, part]) =>
+        line(`${catalog[id].labels.upstream} ${name}`, frames, (frame) => frame.values[id]?.[part] ?? null))),
   },
   {
     title: "Workers' memory",

@@ -37,6 +37,7 @@ const ALL: &[Asset] = &[
     asset!("theme.js", SCRIPT),
     asset!("benches.js", SCRIPT),
     asset!("flamegraphs.js", SCRIPT),
+    asset!("loads.js", SCRIPT),
     asset!("vendor/uPlot.iife.min.js", SCRIPT),
     asset!("vendor/uPlot.min.css", CSS),
     asset!("vendor/uPlot.LICENSE", "text/plain; charset=utf-8"),

@@ -1,4 +1,4 @@
-//! Files that benches and profilers have left, as the pages are told of them.
+//! Files that benches, load tests and profilers have left, as the pages are told of them.
 
 use std::{
     fs,
@@ -18,6 +18,7 @@ const MOST_FILES: usize = 500;
 #[derive(Debug)]
 pub(super) struct Folders {
     pub(super) history: PathBuf,
+    pub(super) loads: PathBuf,
     pub(super) flamegraphs: PathBuf,
 }
 
@@ -43,6 +44,22 @@ pub(super) fn benches(folders: &Folders) -> Value {
     }
     runs.sort_by_key(|run| run["time"].as_u64());
     json!({"folder": folders.history.display().to_string(), "runs": runs, "problems": problems})
+}
+
+/// Every load test: the objects in all `*.json` of the folder, by the name of their file.
+pub(super) fn loads(folders: &Folders) -> Value {
+    let mut problems = Vec::new();
+    let mut runs = Vec::new();
+    for (name, path) in files(&folders.loads, "json") {
+        match read(&path)
+            .and_then(|text| serde_json::from_str::<Value>(&text).map_err(|error| error.to_string()))
+        {
+            Ok(run) if run["servers"].is_array() => runs.push(json!({"name": name, "run": run})),
+            Ok(_) => problems.push(format!("{name}: it is no result of a load test")),
+            Err(why) => problems.push(format!("{name}: {why}")),
+        }
+    }
+    json!({"folder": folders.loads.display().to_string(), "runs": runs, "problems": problems})
 }
 
 /// Every flame graph: the names of all `*.svg` in the folder, and what their first comment says.
@@ -96,17 +113,18 @@ fn about(svg: &str) -> Option<String> {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{Folders, benches, picture, pictures};
+    use super::{Folders, benches, loads, picture, pictures};
 
     fn folders(folder: &Path) -> Folders {
         let folder = folder.to_owned();
-        Folders { history: folder.clone(), flamegraphs: folder }
+        Folders { history: folder.clone(), loads: folder.clone(), flamegraphs: folder }
     }
 
     #[test]
     fn folders_that_are_not_there_are_empty() {
         let folders = folders(Path::new("/nowhere/at/all"));
         assert_eq!(benches(&folders)["runs"].as_array().map(Vec::len), Some(0));
+        assert_eq!(loads(&folders)["runs"].as_array().map(Vec::len), Some(0));
         assert_eq!(pictures(&folders)["pictures"].as_array().map(Vec::len), Some(0));
     }
 
@@ -124,6 +142,19 @@ mod tests {
             problems.contains("a.jsonl:3: ") && problems.contains("a.jsonl:5: it has no results"),
             "{problems}"
         );
+    }
+
+    #[test]
+    fn results_of_load_tests_are_those_that_have_servers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        write("b.json", r#"{"profile":"smoke","servers":[]}"#);
+        write("c.json", "{}");
+        write("d.json", "{");
+        let found = loads(&folders(folder.path()));
+        let run = serde_json::json!({"profile": "smoke", "servers": []});
+        assert_eq!(found["runs"], serde_json::json!([{"name": "b.json", "run": run}]));
+        assert_eq!(found["problems"].as_array().map(Vec::len), Some(2), "{found}");
     }
 
     #[test]

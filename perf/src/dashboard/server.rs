@@ -64,6 +64,7 @@ pub(super) fn router(dashboard: Dashboard) -> Router {
         .route("/assets/{*name}", get(asset))
         .route("/api/live", get(live))
         .route("/api/benches", get(async |state: Shared| json(state, records::benches).await))
+        .route("/api/loads", get(async |state: Shared| json(state, records::loads).await))
         .route("/api/flamegraphs", get(async |state: Shared| json(state, records::pictures).await))
         .route("/flamegraphs/{name}", get(picture))
         .fallback(async || refused(StatusCode::NOT_FOUND, "there is no such page\n"))
