@@ -29,6 +29,7 @@ pub mod exports;
 pub mod inspect;
 pub(crate) mod instrument;
 pub(crate) mod quota;
+pub mod symbols;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;

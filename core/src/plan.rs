@@ -18,7 +18,10 @@ use crate::{
     abi::types::LogLevel,
     engine::Engine,
     failure::{Cause, Failure},
-    filter::{Callback, Filter},
+    filter::{
+        Callback, Filter,
+        symbols::{self, Symbol},
+    },
     host::{Host, LogLine, LogSink, RootHost, Speaker},
     instance::Home,
     metrics::recorder::Recorder,
@@ -215,6 +218,17 @@ impl<H: Host> Plans<H> {
             plugins.len() - 1
         });
         StepPlan { group: at, root }
+    }
+
+    /// The code of all modules that chains use, for profilers.
+    #[must_use]
+    pub fn symbols(&self) -> Vec<Symbol> {
+        let filters = self.groups.iter().map(|group| &group.filter).enumerate();
+        let is_first = |at: usize, filter: &Arc<Filter<H>>| {
+            !self.groups[..at].iter().any(|group| Arc::ptr_eq(&group.filter, filter))
+        };
+        let filters = filters.filter(|(at, filter)| is_first(*at, filter));
+        filters.flat_map(|(_, filter)| symbols::of(filter.pre().module())).collect()
     }
 
     /// Starts and configures an instance of every group once. What it is like then is what the group's instances begin

@@ -52,7 +52,7 @@ const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
-pub(crate) static MAIN: [Directive<Main>; 50] = [
+pub(crate) static MAIN: [Directive<Main>; 51] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -71,6 +71,7 @@ pub(crate) static MAIN: [Directive<Main>; 50] = [
     Directive::new(c"memory_reservation", WASM | NGX_CONF_TAKE1, Main::memory_reservation),
     Directive::new(c"keep_resident", WASM | NGX_CONF_TAKE1, Main::keep_resident),
     Directive::new(c"instance_reset", WASM | NGX_CONF_TAKE1, Main::instance_reset),
+    Directive::new(c"perf_map", WASM | NGX_CONF_TAKE1, Main::perf_map),
     Directive::new(c"metrics", WASM | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::metrics),
     Directive::new(c"path", METRICS | NGX_CONF_TAKE1, Main::metrics_path),
     Directive::new(c"slab_size", METRICS | NGX_CONF_TAKE1, Main::slab_size),

@@ -24,6 +24,7 @@ mod host;
 mod module;
 #[allow(unsafe_code, reason = "the one room where nginx's structures are touched")]
 mod ngx;
+mod perf_map;
 mod phase;
 mod stream;
 mod worker;

@@ -25,6 +25,7 @@ use crate::{
         timer::Timers,
         watch::Watch,
     },
+    perf_map::PerfMap,
 };
 
 /// What one configuration's chains run on. Made in the master; each worker has its own copy through fork, and makes
@@ -37,6 +38,8 @@ pub(crate) struct Runtime {
     /// What is said of calls, and what of them is allowed.
     calls: (Settings, Rc<AllRules>),
     zones: Arc<Zones>,
+    /// Whether a process that runs requests writes down where guests' functions are.
+    perf_map: bool,
     running: RefCell<Option<Running>>,
 }
 
@@ -48,6 +51,7 @@ struct Running {
     client: Rc<Client>,
     /// Makes the epochs pass that callbacks are bounded by.
     _ticker: Ticker,
+    _perf_map: Option<PerfMap>,
 }
 
 impl fmt::Debug for Runtime {
@@ -68,8 +72,9 @@ impl Runtime {
         zones: Arc<Zones>,
         rules: Rules,
         calls: (Settings, Rc<AllRules>),
+        perf_map: bool,
     ) -> Self {
-        Self { engine, plans, root, zones, rules, calls, running: RefCell::new(None) }
+        Self { engine, plans, root, zones, rules, calls, perf_map, running: RefCell::new(None) }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
@@ -96,7 +101,9 @@ impl Runtime {
             timers.serve(&shard);
             client.serve(&shard);
             shard.start();
-            *running = Some(Running { _watch: listen(&shared)?, shard, client, _ticker: ticker });
+            let perf_map = self.perf_map.then(|| write_perf_map(&self.plans)).flatten();
+            let watch = listen(&shared)?;
+            *running = Some(Running { _watch: watch, shard, client, _ticker: ticker, _perf_map: perf_map });
         }
         Ok(())
     }
@@ -149,6 +156,18 @@ pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
             cycle.log().write(Level::Emerg, format_args!("weir: cannot start: {error}"));
         })
         .is_ok()
+}
+
+/// Writes down where guests' functions are; what is wrong is logged, and stops nothing.
+fn write_perf_map(plans: &Plans<Ngx>) -> Option<PerfMap> {
+    PerfMap::write(plans)
+        .inspect_err(|error| {
+            Cycle::with_current(|cycle| {
+                let log = cycle.log();
+                log.write(Level::Warn, format_args!("weir: no map for perf could be written: {error}"));
+            });
+        })
+        .ok()
 }
 
 /// Begins to listen for messages in queues; `None` where too many processes do already.

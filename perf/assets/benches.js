@@ -152,7 +152,7 @@ export function open([wanted]) {
     const found = await (await fetch("api/benches")).json();
     runs = found.runs;
     about.textContent = runs.length
-      ? [`${runs.length} runs in ${found.folder}`, ...found.problems].join("; ")
+      ? [`${runs.length === 1 ? "1 run" : `${runs.length} runs`} in ${found.folder}`, ...found.problems].join("; ")
       : [`There is no run in ${found.folder} yet: scripts/bench-gate appends one when it is told to`, ...found.problems].join("; ");
     setOptions(machine, [...new Set(runs.map((run) => run.machine))].map((name) => [name, name]));
     machine.value = runs.at(-1)?.machine ?? "";

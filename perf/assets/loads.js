@@ -148,7 +148,7 @@ export function open([wanted]) {
     const found = await (await fetch("api/loads")).json();
     results = found.runs.sort((a, b) => a.run.time - b.run.time);
     const empty = `There is no run in ${found.folder} yet: weir load PROFILE --out ${found.folder} leaves one`;
-    about.textContent = [results.length ? `${results.length} runs in ${found.folder}` : empty, ...found.problems].join("; ");
+    about.textContent = [results.length ? `${results.length === 1 ? "1 run" : `${results.length} runs`} in ${found.folder}` : empty, ...found.problems].join("; ");
     [list, ...controls].forEach((one) => (one.hidden = results.length === 0));
     const options = results.toReversed().map((result) => [result.name, named(result)]);
     setOptions(run, options);

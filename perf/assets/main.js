@@ -21,7 +21,7 @@ async function show() {
     return;
   }
   const wanted = Object.hasOwn(PAGES, name) ? name : "live";
-  for (const link of document.querySelectorAll("nav a")) {
+  for (const link of document.querySelectorAll("header nav a")) {
     const current = link.hash === `#${wanted}`;
     if (current) {
       link.setAttribute("aria-current", "page");

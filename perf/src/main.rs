@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `metrics` | the file as Prometheus' text or as JSON |
 //! | `top` | a view of filters in the terminal, refreshed |
-//! | `dashboard` | the same and more in a browser: live, and what benches and profilers have found |
+//! | `flamegraph` | samples of Linux's `perf` as a picture |
+//! | `dashboard` | the same and more in a browser: live, and what benches, load tests and profilers have found |
 //! | `load` | load profiles: nginx with filters beside the same without, and two such runs compared |
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 
 mod dashboard;
+mod flamegraph;
 mod load;
 mod metrics;
 mod top;
@@ -47,7 +49,7 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Shows what filters do in a browser, beside what benches and profilers have found.
+    /// Shows what filters do in a browser, beside what benches, load tests and profilers have found.
     Dashboard(dashboard::Arguments),
     /// Runs a load profile: nginx with filters and the same without, in turns. Fails when the profile's budgets are
     /// not kept to.
@@ -59,6 +61,8 @@ enum Command {
         /// That of the second.
         second: PathBuf,
     },
+    /// Draws what `perf script` has printed: reads that, and writes an SVG.
+    Flamegraph(flamegraph::Arguments),
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments),
         Command::Compare { first, second } => load::compare::run(&first, &second).map(|()| true),
         Command::Dashboard(arguments) => dashboard::run(arguments).map(|()| true),
+        Command::Flamegraph(arguments) => flamegraph::run(&arguments).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -59,6 +59,8 @@ pub(crate) struct Block {
     pub(crate) metrics: MetricsBlock,
     /// Zones that filters share.
     pub(crate) zones: Vec<Zone>,
+    /// Whether workers write down where guests' functions are.
+    pub(super) perf_map: Option<bool>,
     /// Bounds of guests.
     pub(super) limits: Limits,
     /// What is said of calls out.
@@ -99,6 +101,7 @@ impl Block {
             instances: None,
             metrics: MetricsBlock::default(),
             zones: Vec::new(),
+            perf_map: None,
             limits: Limits::default(),
             calls: CallsBlock::default(),
             failure: Draft::default(),
@@ -109,6 +112,11 @@ impl Block {
     pub(crate) fn rules(&self) -> Rules {
         let stock = self.instances.map(|(_, stock)| stock).unwrap_or_default();
         Rules { budget: self.failure.budget(), stock }
+    }
+
+    /// Whether workers write down where guests' functions are, for profilers.
+    pub(crate) fn perf_map(&self) -> bool {
+        self.perf_map.unwrap_or(false)
     }
 
     /// What the engine is made with.
@@ -186,6 +194,16 @@ impl Main {
         };
         let place = conf.place();
         main.with_block(|block| once("cache", &mut block.cache, (choice, place)))
+    }
+
+    /// `perf_map on | off;`
+    pub(crate) fn perf_map(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        let value = match conf.argument(0) {
+            b"on" => true,
+            b"off" => false,
+            other => return Err(invalid("perf_map", other, "\"on\" or \"off\"")),
+        };
+        main.with_block(|block| once("perf_map", &mut block.perf_map, value))
     }
 
     /// `environment NAME=VALUE;` or `environment NAME;`

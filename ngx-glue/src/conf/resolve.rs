@@ -113,6 +113,7 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
         zones,
         block.rules(),
         (block.call_settings(), rules),
+        block.perf_map(),
     ));
     for (location, id) in ids {
         // Each location is in the list once, so its chain has not been set before.
