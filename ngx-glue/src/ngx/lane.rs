@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Most bytes of a file that filters see at a time: the rest of it waits.
-const FILE_PIECE: usize = 64 * 1024;
+const FILE_PIECE: usize = 256 * 1024;
 
 /// Most bytes of a file that are gathered before they are passed on.
 const GATHERED: usize = 1024 * 1024;
