@@ -42,6 +42,8 @@ fn workers_share_what_they_set_and_lose_no_addition() {
         for _ in 0..10 {
             assert_eq!(ask(&nginx, "/get/a"), "1", "in whichever worker");
         }
+        // There is no number to compare with before there is a value: two that both make it would count one.
+        assert_eq!(ask(&nginx, "/set/n/0"), "Ok(())");
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..25).for_each(|_| drop(ask(&nginx, "/add/n"))));

@@ -198,7 +198,7 @@ impl<H: Host> State<H> {
         self.log(LogLevel::Warn, Speaker::Weir, message.as_bytes());
     }
 
-    /// `status`, or `other` where the SDK would panic at that (abi.md §1). What went wrong has been logged.
+    /// `status`, or `other` where the SDK would panic at that. What went wrong has been logged.
     pub(crate) fn surviving(&self, status: Status, other: Status) -> Status {
         if self.filter.panics_on_status() { other } else { status }
     }
@@ -225,7 +225,7 @@ impl<H: Host> State<H> {
     }
 
     /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that
-    /// (abi.md §5). The refusal has been logged.
+    ///. The refusal has been logged.
     pub(crate) fn refused(&self) -> Result<(), Status> {
         if self.filter.panics_on_status() { Ok(()) } else { Err(Status::BadArgument) }
     }
