@@ -224,8 +224,8 @@ impl<H: Host> State<H> {
         self.contexts.add_queue(root, queue);
     }
 
-    /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that
-    ///. The refusal has been logged.
+    /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that.
+    /// The refusal has been logged.
     pub(crate) fn refused(&self) -> Result<(), Status> {
         if self.filter.panics_on_status() { Ok(()) } else { Err(Status::BadArgument) }
     }
