@@ -243,7 +243,9 @@ pub(crate) fn fd_write<H: Host>(
         }
         // What has been begun ends with its newline.
         if let Some(whole) = line.strip_suffix(b"\n") {
-            let whole = if continues { whole.trim_ascii_start() } else { whole };
+            // Empty lines before it were written with it; its indentation is its own.
+            let begin = whole.iter().position(|byte| *byte != b'\n').unwrap_or(whole.len());
+            let whole = if continues { whole.get(begin..).unwrap_or_default() } else { whole };
             if !whole.is_empty() {
                 state.log(level, Speaker::Guest, whole);
             }

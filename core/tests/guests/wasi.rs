@@ -206,7 +206,7 @@ fn one_newline_is_cut_and_nothing_is_no_line() {
 fn pieces_of_a_line_are_one_line() {
     let guest = || {
         let pieces = [(64, 7), (71, 4), (75, 1), (76, 7), (83, 1), (84, 5)];
-        let guest = Guest::new().data(64, "panic: oops\n\nmore :\nrest!");
+        let guest = Guest::new().data(64, "panic: oops\n\n\tmore:\nrest!");
         pieces.iter().enumerate().fold(guest, |guest, (at, piece)| {
             guest.data(8 * (i64::try_from(at).expect("small") + 1), iovecs(&[*piece]))
         })
@@ -225,7 +225,7 @@ fn pieces_of_a_line_are_one_line() {
         log[1..].to_vec()
     };
     assert_eq!(lines(&[0, 1, 2]), ["panic: oops"]);
-    assert_eq!(lines(&[0, 1, 2, 3, 4, 5]), ["panic: oops", "more :", "rest!"]);
+    assert_eq!(lines(&[0, 1, 2, 3, 4, 5]), ["panic: oops", "\tmore:", "rest!"]);
     assert_eq!(lines(&[0, 1]), ["panic: oops"], "the callback ends it");
     assert_eq!(lines(&[5, 2, 2, 5]), ["rest!", "rest!"]);
 }
