@@ -124,6 +124,11 @@ impl<H: Host> Chain<H> {
     fn create_contexts(&mut self) {
         let shard = Rc::clone(&self.shard);
         let Some(plan) = shard.pool.plans().chain(self.id) else { return };
+        if let Some((at, failure)) = shard.refusal(self.policy, plan) {
+            self.steps.resize_with(at + 1, Step::new);
+            self.report(at, &failure);
+            return;
+        }
         for (at, step) in plan.steps.iter().enumerate() {
             self.steps.push(Step::new());
             let earlier = plan.steps.iter().take(at).position(|other| other.group == step.group);

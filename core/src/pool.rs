@@ -343,6 +343,11 @@ impl<H: Host> Pool<H> {
         self.books.wait(stream);
     }
 
+    /// All who wait for an instance are told to look again.
+    pub(crate) fn call_all(&self) {
+        self.books.call_all();
+    }
+
     /// An instance for one request at a time. When no more can live, idle ones make room.
     fn make_own(&self, group: usize, plan: &Group<H>) -> Result<Instance<H>, Failure> {
         let mut made = self.make(group, plan);

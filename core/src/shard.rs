@@ -17,7 +17,7 @@ use crate::{
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::Home,
     metrics::Metrics,
-    plan::{ChainId, Plans},
+    plan::{ChainId, ChainPlan, Plans},
     pool::{Lease, Pool},
 };
 
@@ -97,11 +97,23 @@ impl<H: Host> Shard<H> {
         self.inner.pool.prepare();
     }
 
-    /// Whether the filters of chain `id` can have their instances now.
+    /// Whether a request that [begins](Self::begin) chain `id` now gets its instances.
     #[must_use]
     pub fn has_room(&self, id: ChainId) -> bool {
-        let pool = &self.inner.pool;
-        pool.plans().chain(id).is_none_or(|chain| pool.has_room(chain.steps.len(), || chain.groups()))
+        self.has_room_under(Policy::default(), id)
+    }
+
+    /// The same under a policy. Filters that are suspended need no instance: the request fails at once, or goes on
+    /// without them.
+    #[must_use]
+    pub fn has_room_under(&self, policy: Policy, id: ChainId) -> bool {
+        let Inner { pool, suspensions, root, .. } = &*self.inner;
+        pool.plans().chain(id).is_none_or(|chain| {
+            pool.has_room(chain.steps.len(), || {
+                let now = if suspensions.any() { root.monotonic_ns() } else { u64::MAX };
+                chain.groups().filter(move |group| suspensions.rests(*group, now).is_none())
+            }) || self.inner.refusal(policy, chain).is_some()
+        })
     }
 
     /// The longest that a request waits for an instance; zero for not at all.
@@ -183,12 +195,26 @@ impl<H: Host> Inner<H> {
         }
     }
 
+    /// The first filter of `chain` that is suspended, where a request fails for that under `policy`. Such a request is
+    /// over before it has begun: none of its filters is run, nor gets an instance.
+    pub(crate) fn refusal(&self, policy: Policy, chain: &ChainPlan<H>) -> Option<(usize, Failure)> {
+        if !self.suspensions.any() {
+            return None;
+        }
+        let now = self.root.monotonic_ns();
+        let mut steps = chain.steps.iter().enumerate();
+        let (at, time) = steps.find_map(|(at, step)| Some((at, self.suspensions.rests(step.group, now)?)))?;
+        let failure = Failure::new(Callback::ContextCreate, Cause::Suspended(time));
+        policy.status(&failure.cause).map(|_| (at, failure))
+    }
+
     /// Counts a failure of group number `group`, `trial` as it was admitted; answers what the log is to say if that
-    /// suspends it.
+    /// suspends it. Requests that wait for an instance look again then whether they still need one.
     pub(crate) fn charge(&self, group: usize, trial: bool) -> Option<String> {
         let sentence = self.suspensions.charge(group, trial, self.root.monotonic_ns());
         if sentence.is_some() {
             self.pool.stats().suspended(group);
+            self.pool.call_all();
         }
         sentence
     }

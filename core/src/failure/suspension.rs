@@ -12,7 +12,11 @@
 //! filter is not run: requests are answered by the [policy](super::Policy) at no cost. On trial every request is let
 //! through, and the first one whose outcome is known decides; those that began before do not.
 
-use std::{cell::RefCell, collections::VecDeque, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    time::Duration,
+};
 
 /// How many failures are too many, and how long a filter is suspended then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,17 +139,40 @@ fn nanoseconds(time: Duration) -> u64 {
 pub(crate) struct Suspensions {
     budget: Budget,
     records: Vec<RefCell<Record>>,
+    /// How many groups are suspended, or will be found to be so no more.
+    resting: Cell<usize>,
 }
 
 impl Suspensions {
     /// Records of `groups` groups, none of which has failed.
     pub(crate) fn new(budget: Budget, groups: usize) -> Self {
-        Self { budget, records: (0..groups).map(|_| RefCell::new(Record::new(&budget))).collect() }
+        let records = (0..groups).map(|_| RefCell::new(Record::new(&budget))).collect();
+        Self { budget, records, resting: Cell::new(0) }
     }
 
     /// Whether a request may run `group`. The clock (`now`, ns) is asked only where that depends on it.
     pub(crate) fn admit(&self, group: usize, now: impl FnOnce() -> u64) -> Admission {
-        self.records.get(group).map_or(Admission::Run, |record| record.borrow_mut().admit(now))
+        let Some(record) = self.records.get(group) else { return Admission::Run };
+        let mut record = record.borrow_mut();
+        let rested = matches!(record.state, State::Suspended { .. });
+        let admission = record.admit(now);
+        if rested && admission == Admission::Trial {
+            self.resting.set(self.resting.get() - 1);
+        }
+        admission
+    }
+
+    /// Whether some group is suspended; perhaps its time is over.
+    pub(crate) fn any(&self) -> bool {
+        self.resting.get() > 0
+    }
+
+    /// For how long `group` is still suspended, if it is. Nobody is admitted by this.
+    pub(crate) fn rests(&self, group: usize, now: u64) -> Option<Duration> {
+        match self.records.get(group)?.borrow().state {
+            State::Suspended { until } if now < until => Some(Duration::from_nanos(until - now)),
+            _ => None,
+        }
     }
 
     /// A request has failed in `group`, `trial` as it was admitted; answers what the log is to say if that suspends the
@@ -165,7 +192,9 @@ impl Suspensions {
         if self.budget.failures == 0 {
             return None;
         }
-        self.records.get(group)?.borrow_mut().fail(&self.budget, trial, now)
+        let time = self.records.get(group)?.borrow_mut().fail(&self.budget, trial, now)?;
+        self.resting.set(self.resting.get() + 1);
+        Some(time)
     }
 
     /// A request that was admitted on trial has ended well in `group`; answers whether it runs again from now on.
@@ -279,8 +308,14 @@ mod tests {
                                 Admission::Trial
                             }
                         };
+                        let rests = match expected {
+                            Admission::Suspended(left) => Some(left),
+                            _ => None,
+                        };
+                        prop_assert_eq!(all.rests(0, now), rests);
                         let admitted = all.admit(0, || now);
                         prop_assert_eq!(admitted, expected);
+                        prop_assert_eq!(all.any(), rests.is_some());
                         match admitted {
                             Admission::Run => flying.push(false),
                             Admission::Trial => flying.push(true),

@@ -135,4 +135,13 @@ impl<H: Host> Books<H> {
             }
         }
     }
+
+    /// Everybody who waits is told to look again. Those who have to wait on do so in the same order.
+    pub(super) fn call_all(&self) {
+        // The borrow ends before the proxy is called.
+        for stream in self.waiting.take() {
+            // A stream that is gone waits for nothing.
+            let _ = stream.instance_free();
+        }
+    }
 }

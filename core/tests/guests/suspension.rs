@@ -8,14 +8,15 @@ use weir_core::{
         StreamType::{HttpRequest, HttpResponse},
     },
     chain::{Chain, Direction, Verdict},
+    engine::{Engine, Settings, cache::Cache},
     failure::{Budget, Policy},
     filter::Callback,
     plan::{Isolation, Plans},
     shard::Rules,
-    testing::Memory,
+    testing::{Memory, Worker},
 };
 
-use crate::support::{Bench, Guest, plugin, returns, trace, wat};
+use crate::support::{Bench, Guest, load, plugin, returns, settings, trace, wat};
 
 const FAILED: Verdict = Verdict::Failed { status: 500 };
 const UNAVAILABLE: Verdict = Verdict::Failed { status: 503 };
@@ -191,4 +192,66 @@ fn ticks_that_fail_count_and_tell_who_waits() {
     bench.worker.pass(Duration::from_secs(1));
     bench.shard.tick(root);
     assert_eq!(bench.log().last().map(String::as_str), Some("suspended for 2 s: it has failed again"));
+}
+
+/// A worker that has instances for two requests, each with a filter that logs and one that fails; two failures are too
+/// many.
+fn crowded(policy: Policy) -> Bench {
+    let engine = Engine::shared(&Settings { instances: 4, ..settings() }).expect("an engine");
+    let plugins = [Guest::tracer().named("before"), fragile()].map(|guest| {
+        let loaded = load(&engine, &Cache::disabled(), &guest.spec(), &guest.wasm(), &Worker::default());
+        plugin(&loaded.expect("the guest loads"), "", Isolation::Stream)
+    });
+    let budget = Budget { failures: 2, ..rules().budget };
+    Bench::new(plugins.to_vec()).rules(Rules { budget, ..Rules::default() }).policy(policy)
+}
+
+/// Suspends the filter by requests that still have all instances; somebody waits for one of these, and is told.
+fn suspend_the_crowded(bench: &Bench) -> [Chain<Memory>; 2] {
+    let mut holders = [true, true].map(|fails| begin(bench, fails));
+    assert!(!bench.shard.has_room_under(Policy::default(), bench.id));
+    assert!(!bench.shard.has_room_under(Policy::Open, bench.id));
+    let waiting = [bench.request(), bench.request()];
+    waiting.iter().for_each(|request| bench.shard.wait(request));
+    for (at, holder) in holders.iter_mut().enumerate() {
+        assert!(waiting.iter().all(|request| !request.edit().instance_free), "after {at} failures");
+        holder.headers(Direction::Request, true);
+    }
+    assert!(waiting.iter().all(|request| request.edit().instance_free), "both are to look again");
+    bench.log();
+    holders
+}
+
+/// It is answered at once, and takes nothing: not for the filters before the suspended one either.
+#[test]
+fn a_request_that_a_suspension_fails_needs_no_instance() {
+    let bench = crowded(Policy::default());
+    let holders = suspend_the_crowded(&bench);
+    assert!(bench.shard.has_room_under(Policy::default(), bench.id));
+    let mut chain = begin(&bench, false);
+    assert_eq!(chain.headers(Direction::Request, true), UNAVAILABLE);
+    assert_eq!(chain.retry_after(), Some(Duration::from_secs(1)));
+    assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue, "the answer goes out");
+    drop(chain);
+    assert!(bench.log().is_empty(), "nobody has been run");
+
+    bench.worker.pass(Duration::from_secs(1));
+    assert!(!bench.shard.has_room_under(Policy::default(), bench.id), "on trial it needs one again");
+    drop(holders);
+    assert_eq!(send(&bench, false), Verdict::Continue);
+}
+
+/// The others of its chain are run, and wait for their instances.
+#[test]
+fn a_request_that_goes_on_needs_instances_for_the_others_alone() {
+    let bench = crowded(Policy::Open);
+    let [first, second] = suspend_the_crowded(&bench);
+    let room = || bench.shard.has_room_under(Policy::Open, bench.id);
+    assert!(!room());
+    drop(first);
+    assert!(room());
+    let third = [false, false].map(|fails| begin(&bench, fails));
+    assert!(!room(), "two that need one each instead of two");
+    drop((second, third));
+    assert!(bench.log().iter().all(|line| !line.contains("instance")));
 }

@@ -129,10 +129,11 @@ impl Location {
     /// How long `stream` has to wait at most, since all instances are in use; it is woken when one may be free. `None`
     /// where it need not. `again` says that it has been woken and found none.
     pub(crate) fn wait(&self, stream: &RequestToken, again: bool) -> Option<Duration> {
-        let (chain, runtime) = self.effective.get()?.chain.get()?;
+        let effective = self.effective.get()?;
+        let (chain, runtime) = effective.chain.get()?;
         let shard = runtime.shard()?;
         let time = shard.longest_wait();
-        if time.is_zero() || shard.has_room(*chain) {
+        if time.is_zero() || shard.has_room_under(effective.failure, *chain) {
             return None;
         }
         if again {
