@@ -72,7 +72,8 @@ impl<H: Host> Shard<H> {
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
         let calls = Rc::new(Pending::new(root.metrics()));
-        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)) };
+        let random = Some(Rc::default());
+        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)), random };
         let pool = Pool::new(plans, home, rules.stock);
         let metrics = root.metrics();
         Self { inner: Rc::new(Inner { pool, calls, root, metrics, suspensions, spares: RefCell::default() }) }

@@ -3,7 +3,11 @@
 //! There are no files, no sockets, no arguments; what asks for them gets the errno that says so, since language
 //! runtimes probe for them when they start. Source: `wasi_snapshot_preview1.witx`.
 
+mod random;
+
 use wasmtime::Caller;
+
+pub(crate) use random::Random;
 
 use crate::{
     abi::{
@@ -358,15 +362,7 @@ pub(crate) fn random_get<H: Host>(caller: &mut Caller<'_, State<H>>, buffer: i32
     if size.cast_unsigned() as usize > MAX_RANDOM {
         return Err(Errno::Inval.into());
     }
-    let (memory, _) = parts(caller)?;
+    let (memory, state) = parts(caller)?;
     let place = slice_mut(memory, buffer, size)?;
-    // By way of our own memory: a system call must not write a guest's, whose pages may be write-protected
-    // (`pool/dirty.rs`).
-    let mut random = [0_u8; 256];
-    for piece in place.chunks_mut(random.len()) {
-        let random = &mut random[..piece.len()];
-        getrandom::fill(random).map_err(|_| Errno::Io)?;
-        piece.copy_from_slice(random);
-    }
-    Ok(())
+    Ok(random::fill(state.random.as_deref(), place).map_err(|_| Errno::Io)?)
 }

@@ -1,11 +1,12 @@
 //! Workers: one that dies is replaced by one that filters, and how nginx is started makes no difference.
 
 use std::{
+    collections::HashSet,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
-use weir_tests::{Conf, Connection, Nginx, Protocol, Request, wait};
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, wait, wasm};
 
 fn conf() -> Conf {
     Conf::new().guest("leak").server("location / { proxy_wasm leak; return 200 x; }")
@@ -107,4 +108,44 @@ fn a_location_has_its_own_error_log() {
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(prefix.join("quiet.log")).expect("the log"), "");
+}
+
+/// A filter that draws sixteen random bytes, in its configuration and for each request, which sees them in a header.
+const DRAWS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "x-drawn")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $draw (local $at i32)
+        (if (call $random (i32.const 32) (i32.const 16)) (then unreachable))
+        ;; As letters.
+        (loop $next
+            (i32.store8 offset=64 (local.get $at)
+                (i32.add (i32.const 65) (i32.and (i32.load8_u offset=32 (local.get $at)) (i32.const 15))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const 16)))))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $draw) (i32.const 1))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+        (call $draw)
+        (drop (call $add (i32.const 2) (i32.const 0) (i32.const 7) (i32.const 64) (i32.const 16)))
+        (i32.const 0)))"#;
+
+/// The master draws some while it reads the configuration, and each worker holds some ready: nobody has another one's.
+#[test]
+fn workers_draw_different_random_numbers() {
+    let server = |isolation| {
+        format!("proxy_wasm_isolation {isolation}; location / {{ proxy_wasm draws; return 200 x; }}")
+    };
+    let conf = Conf::new().file("draws.wasm", wasm::assemble(DRAWS)).wasm("module draws draws.wasm;");
+    let nginx = Nginx::start(conf.workers(4).server(&server("stream")).server(&server("none")));
+    let mut drawn = HashSet::new();
+    for request in 0..300 {
+        let address = nginx.address_of(request % 2);
+        let response = Connection::open(address, Protocol::Http1).get("/");
+        let letters = response.header("x-drawn").expect("the header").to_owned();
+        assert_eq!(letters.len(), 16);
+        assert!(drawn.insert(letters), "drawn twice");
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     instance::answer::Answer,
     metrics::{Metrics, Scope, recorder},
     shared::Shared,
-    wasi::Output,
+    wasi::{Output, Random},
 };
 
 /// What the guest's hostcalls find: the data of its store.
@@ -44,6 +44,8 @@ pub struct State<H: Host> {
     pub(crate) output: Output,
     /// Random numbers have been drawn.
     pub(crate) drew_random: bool,
+    /// Random numbers that the worker holds ready; `None` while a configuration is rehearsed.
+    pub(crate) random: Option<Rc<Random>>,
     /// What it shares with instances of other workers.
     pub(crate) shared: Option<Rc<Shared>>,
     /// The worker's calls; `None` while a configuration is rehearsed.
@@ -67,6 +69,8 @@ pub(crate) struct Home<H: Host> {
     pub(crate) root: H::Root,
     /// The worker's calls; `None` in the master, where none can be made.
     pub(crate) calls: Option<Rc<Pending<H>>>,
+    /// The worker's random numbers; `None` in the master: what it held ready would be every worker's.
+    pub(crate) random: Option<Rc<Random>>,
 }
 
 /// Where an instance lives that lasts as long as its worker: the number of its group.
@@ -121,6 +125,7 @@ impl<H: Host> State<H> {
             metrics,
             output: Output::default(),
             drew_random: false,
+            random: home.random.clone(),
             place: None,
             shared: root.shared(),
             calls: home.calls.clone(),
