@@ -447,5 +447,9 @@ impl<H: Host> Chain<H> {
 impl<H: Host> Drop for Chain<H> {
     fn drop(&mut self) {
         self.finish();
+        // Those that a fault of ours, which has ended that early, has left.
+        for lease in self.leases.drain(..) {
+            self.shard.pool.give_back(lease);
+        }
     }
 }

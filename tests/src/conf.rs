@@ -32,6 +32,7 @@ pub struct Conf {
     files: Vec<(String, Vec<u8>)>,
     open_folders: Vec<String>,
     daemon: bool,
+    environment: Vec<(String, String)>,
 }
 
 impl Default for Conf {
@@ -61,6 +62,7 @@ impl Conf {
             files: Vec::new(),
             open_folders: Vec::new(),
             daemon: false,
+            environment: Vec::new(),
         }
     }
 
@@ -204,6 +206,17 @@ impl Conf {
     pub fn daemon(mut self) -> Self {
         self.daemon = true;
         self
+    }
+
+    /// Starts nginx with a variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        self.environment.clone()
     }
 
     pub(crate) fn is_daemon(&self) -> bool {

@@ -10,7 +10,7 @@ use nginx_sys::{
     ngx_int_t,
 };
 
-use super::{cycle::Cycle, guard::guard};
+use super::{cycle::Cycle, guard::guard_part};
 use crate::worker;
 
 /// A descriptor that is watched until this is dropped, in the process that began to.
@@ -61,10 +61,17 @@ impl Drop for Watch {
 /// The descriptor is readable.
 unsafe extern "C" fn readable(_event: *mut ngx_event_t) {
     Cycle::with_current(|cycle| {
-        guard("telling of messages", cycle.log(), (), || {
-            if let Some(main) = crate::module::main_of(cycle) {
-                worker::queues_ready(main);
-            }
-        });
+        let tell = || {
+            guard_part("telling of messages", cycle.log(), || {
+                if let Some(main) = crate::module::main_of(cycle) {
+                    worker::queues_ready(main);
+                }
+            })
+        };
+        // Queues wake whoever has looked at them since the last time, so a bug before that would leave this worker deaf:
+        // it has a second chance.
+        if tell().is_none() {
+            tell();
+        }
     });
 }

@@ -17,6 +17,7 @@ use crate::{conf::Conf, paths};
 #[derive(Debug)]
 pub(super) struct Prefix {
     folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Prefix {
@@ -29,7 +30,7 @@ impl Prefix {
         for (name, target) in links {
             symlink(target, folder.path().join(name)).expect("a link in the prefix");
         }
-        let prefix = Self { folder };
+        let prefix = Self { folder, environment: conf.variables() };
         prefix.write(conf, ports);
         prefix
     }
@@ -72,6 +73,7 @@ impl Prefix {
             .arg(self.path())
             .args(["-c", "nginx.conf"])
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -93,7 +93,7 @@ unsafe extern "C" fn expire(event: *mut ngx_event_t) {
     let timer = unsafe { timer.as_ref() };
     timer.is_over.set(true);
     Cycle::with_current(|cycle| {
-        guard("the end of a wait", cycle.log(), (), || {
+        guard("the end of a call's wait", cycle.log(), (), || {
             if let Some(waker) = timer.waker.take() {
                 waker.wake();
             }
