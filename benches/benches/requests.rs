@@ -17,17 +17,19 @@ const GUESTS: &[&str] =
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("request");
     let ways = [
-        ("shared", Isolation::None, Tracking::Auto, 1),
-        ("shared", Isolation::None, Tracking::Auto, 64),
-        ("protect", Isolation::Stream, Tracking::Protect, 1),
-        ("protect", Isolation::Stream, Tracking::Protect, 64),
-        ("scan", Isolation::Stream, Tracking::Scan, 1),
-        ("renew", Isolation::Stream, Tracking::Renew, 1),
+        ("shared", Isolation::None, Tracking::Auto, true, 1),
+        ("shared", Isolation::None, Tracking::Auto, true, 64),
+        ("protect", Isolation::Stream, Tracking::Protect, true, 1),
+        ("protect", Isolation::Stream, Tracking::Protect, true, 64),
+        ("protect-uncounted", Isolation::Stream, Tracking::Protect, false, 1),
+        ("protect-uncounted", Isolation::Stream, Tracking::Protect, false, 64),
+        ("scan", Isolation::Stream, Tracking::Scan, true, 1),
+        ("renew", Isolation::Stream, Tracking::Renew, true, 1),
     ];
     group.throughput(Throughput::Elements(1));
     for guest in GUESTS {
-        for (name, isolation, tracking, in_turn) in ways {
-            let case = Case { isolation, tracking, ..Case::new(Guest::Built(guest)) };
+        for (name, isolation, tracking, counted, in_turn) in ways {
+            let case = Case { isolation, tracking, counted, ..Case::new(Guest::Built(guest)) };
             // Made when it is run first: those that are not asked for cost nothing.
             let bench = LazyCell::new(|| Bench::new(&case));
             // The requests of a batch are made outside what is measured; so many chains stay open between them.
@@ -44,7 +46,7 @@ fn requests(criterion: &mut Criterion) {
                             finish(&mut chain);
                         }
                     },
-                    BatchSize::SmallInput,
+                    BatchSize::NumIterations(16),
                 );
             });
         }
@@ -65,7 +67,7 @@ fn chains(criterion: &mut Criterion) {
                 bencher.iter_batched_ref(
                     || bench.request(),
                     |request| bench.serve(request),
-                    BatchSize::SmallInput,
+                    BatchSize::NumIterations(16),
                 );
             });
         }
@@ -129,7 +131,7 @@ fn headers20(criterion: &mut Criterion) {
             bencher.iter_batched_ref(
                 || bench.request(),
                 |request| bench.serve(request),
-                BatchSize::SmallInput,
+                BatchSize::NumIterations(16),
             );
         });
     }

@@ -21,7 +21,7 @@ use crate::{
     failure::{Failure, Policy},
     filter::Callback,
     host::{Host, Maps, StreamHost},
-    instance::{Asked, Instance, Params},
+    instance::{Asked, Instance, Params, Returned},
     metrics::recorder::{self, Event},
     plan::{ChainId, StepPlan},
     pool::Lease,
@@ -110,7 +110,7 @@ impl<H: Host> Chain<H> {
             stream,
             steps,
             leases,
-            flows: [Flow::default(); 2],
+            flows: [Flow::NEW; 2],
             policy,
             failed: None,
             retry_after: None,
@@ -314,8 +314,7 @@ impl<H: Host> Chain<H> {
         for lease in self.leases.drain(..) {
             self.shard.pool.give_back(lease);
         }
-        let vecs = (std::mem::take(&mut self.steps), std::mem::take(&mut self.leases));
-        self.shard.keep_vecs(vecs);
+        self.shard.keep_vecs(&mut self.steps, &mut self.leases);
     }
 
     /// Headers have got past all filters: gives back the instances of those that nothing is left for, however long the
@@ -377,20 +376,22 @@ impl<H: Host> Chain<H> {
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (Ok(None), Asked::default(), Vec::new());
+                return (Ok(Returned::NOTHING), Asked::default(), false);
             }
             let [_, a, b, c, d] = params;
-            let returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
+            let mut returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
             let asked = instance.asked();
-            let returned = returned.and_then(|returned| instance.end_completed().map(|()| returned));
-            (returned, asked, instance.take_asked_queues())
+            if returned.is_ok()
+                && let Err(failure) = instance.end_completed()
+            {
+                returned = Err(failure);
+            }
+            (returned, asked, instance.has_asked_queues())
         });
-        let (returned, asked, queues) =
-            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), Vec::new()));
-        if !queues.is_empty()
-            && let Some(group) = self.group(at)
-        {
-            self.shard.pool.adopt_queues(group, &queues);
+        let (returned, asked, has_queues) =
+            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), false));
+        if has_queues {
+            self.hand_queues_over(at, lease_at, callback);
         }
         match returned {
             Err(failure) => {
@@ -406,13 +407,23 @@ impl<H: Host> Chain<H> {
                 Verdict::LocalResponse
             }
             Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok(returned) => match returned.map(Action::from_raw) {
+            Ok(returned) => match returned.value().map(Action::from_raw) {
                 Some(Action::Pause) => {
                     self.count_event(at, callback, Event::Pause);
                     Verdict::Pause
                 }
                 _ => Verdict::Continue,
             },
+        }
+    }
+
+    /// Filter number `at` has registered queues: the worker's instance listens to them.
+    #[cold]
+    fn hand_queues_over(&mut self, at: usize, lease: usize, callback: Callback) {
+        let lease = self.leases.get_mut(lease);
+        let queues = lease.and_then(|lease| lease.with(callback, Instance::take_asked_queues).ok());
+        if let (Some(queues), Some(group)) = (queues, self.group(at)) {
+            self.shard.pool.adopt_queues(group, &queues);
         }
     }
 

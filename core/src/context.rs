@@ -211,7 +211,7 @@ impl<S, P> Contexts<S, P> {
 
     pub(crate) fn remove_stream(&mut self, id: ContextId) {
         self.set_life(id, Life::Active);
-        if self.streams.remove(id.0).is_some_and(|stream| stream.host.is_none()) {
+        if self.streams.remove(id.0, |stream| stream.host.is_none()) == Some(true) {
             self.deferred -= 1;
         }
         if self.effective == id {

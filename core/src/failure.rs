@@ -117,8 +117,14 @@ impl Cause {
 ///
 /// As text it is one line, with the guest's backtrace at its end; in the alternate form (`{:#}`) the backtrace follows
 /// in lines of its own.
+///
+/// One pointer, so that what a callback answers fits into registers: it is passed through many hands, and seldom there.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure(Box<Details>);
+
+/// What a [`Failure`] consists of.
+#[derive(Debug)]
+pub struct Details {
     /// The callback.
     pub callback: Callback,
     /// The cause.
@@ -126,8 +132,17 @@ pub struct Failure {
 }
 
 impl Failure {
+    #[cold]
     pub(crate) fn new(callback: Callback, cause: Cause) -> Self {
-        Self { callback, cause }
+        Self(Box::new(Details { callback, cause }))
+    }
+}
+
+impl std::ops::Deref for Failure {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
     }
 }
 

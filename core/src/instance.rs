@@ -19,7 +19,7 @@ use crate::{
     failure::{Cause, Failure},
     filter::Callback,
     host::{Host, RootHost},
-    metrics::recorder,
+    metrics::recorder::{self, Moment},
     pool::{pristine::Pristine, stats::Dropped},
     wasi,
 };
@@ -30,6 +30,7 @@ mod func;
 mod make;
 mod state;
 
+pub(crate) use func::Returned;
 use func::{Func, typed};
 pub use state::State;
 pub(crate) use state::{Asked, Home, Place};
@@ -46,6 +47,8 @@ pub struct Instance<H: Host> {
     instance: wasmtime::Instance,
     funcs: [Func; Callback::ALL.len()],
     failed: bool,
+    /// When the last callback ended, where that is known.
+    ended: Option<Moment>,
 }
 
 impl<H: Host> std::fmt::Debug for Instance<H> {
@@ -87,6 +90,11 @@ impl<H: Host> Instance<H> {
     /// or queue.
     pub(crate) fn queue(&self, root: usize, at: usize) -> Option<u32> {
         self.store.data().contexts.queue(root, at)
+    }
+
+    /// Whether queues were registered in it that [`take_asked_queues`](Self::take_asked_queues) would tell of.
+    pub(crate) fn has_asked_queues(&self) -> bool {
+        !self.store.data().asked_queues.is_empty()
     }
 
     /// Queues that were registered in it, while it is a request's own, since this was asked last: with the numbers of
@@ -157,10 +165,10 @@ impl<H: Host> Instance<H> {
     /// has to follow.
     pub(crate) fn end_stream(&mut self, id: ContextId, lasting: bool) -> Result<(), Failure> {
         self.set_life(id, Life::Ending);
-        let completed = self.enter(Callback::Done, id, [id.raw(), 0, 0, 0, 0])? != Some(0);
+        let completed = self.enter(Callback::Done, id, [id.raw(), 0, 0, 0, 0])?.value() != Some(0);
         let done = self.store.data().contexts.stream(id).is_some_and(|stream| stream.life == Life::Done);
         if completed || done {
-            return self.delete_stream(id);
+            return self.delete_done(id);
         }
         if !lasting {
             return Ok(());
@@ -191,11 +199,17 @@ impl<H: Host> Instance<H> {
     }
 
     fn delete_stream(&mut self, id: ContextId) -> Result<(), Failure> {
+        self.ended = None;
+        self.delete_done(id)
+    }
+
+    /// The same right after a callback.
+    fn delete_done(&mut self, id: ContextId) -> Result<(), Failure> {
         // Not `Done` any more, or the search for completed contexts would find it again.
         self.set_life(id, Life::Active);
         let result = self
-            .enter(Callback::Log, id, [id.raw(), 0, 0, 0, 0])
-            .and_then(|_| self.enter(Callback::Delete, id, [id.raw(), 0, 0, 0, 0]));
+            .enter_next(Callback::Log, id, [id.raw(), 0, 0, 0, 0])
+            .and_then(|_| self.enter_next(Callback::Delete, id, [id.raw(), 0, 0, 0, 0]));
         self.forget_stream(id);
         result.map(|_| ())
     }
@@ -284,12 +298,13 @@ impl<H: Host> Instance<H> {
         callback: Callback,
         context: ContextId,
         params: Params,
-    ) -> Result<Option<i32>, Failure> {
+    ) -> Result<Returned, Failure> {
         let limit = self.store.data().filter.engine().deadlines().configuration;
+        self.ended = None;
         self.enter_within(callback, context, params, limit)
     }
 
-    /// Calls `callback` with `context` effective; `None` where the guest does not export it or it returns nothing.
+    /// Calls `callback` with `context` effective; [`Returned::NOTHING`] where the guest does not export it.
     ///
     /// # Errors
     /// [`Failure`]: the instance must not be entered again, and is not.
@@ -298,7 +313,18 @@ impl<H: Host> Instance<H> {
         callback: Callback,
         context: ContextId,
         params: Params,
-    ) -> Result<Option<i32>, Failure> {
+    ) -> Result<Returned, Failure> {
+        self.ended = None;
+        self.enter_next(callback, context, params)
+    }
+
+    /// The same right after another callback: this one began when that one ended, and the clock need not be read for it.
+    fn enter_next(
+        &mut self,
+        callback: Callback,
+        context: ContextId,
+        params: Params,
+    ) -> Result<Returned, Failure> {
         let limit = self.store.data().filter.engine().deadlines().callback;
         self.enter_within(callback, context, params, limit)
     }
@@ -309,7 +335,7 @@ impl<H: Host> Instance<H> {
         context: ContextId,
         params: Params,
         limit: NonZeroU64,
-    ) -> Result<Option<i32>, Failure> {
+    ) -> Result<Returned, Failure> {
         if self.failed {
             return Err(Failure::new(callback, Cause::Gone));
         }
@@ -319,31 +345,31 @@ impl<H: Host> Instance<H> {
         state.callback = callback;
         state.asked = Asked::default();
         self.store.set_epoch_deadline(limit.get());
-        let Some(func) = self.funcs.get(callback as usize) else { return Ok(None) };
+        let Some(func) = self.funcs.get(callback as usize) else { return Ok(Returned::NOTHING) };
         if matches!(func, Func::Unresolved | Func::Absent) {
-            return Ok(None);
+            return Ok(Returned::NOTHING);
         }
-        let span = recorder::begin(self.store.data(), callback);
+        let span = recorder::begin(self.store.data(), callback, self.ended);
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
         self.failed = true;
         let store = &mut self.store;
         let [a, b, c, d, e] = params;
         let result = match func {
-            Func::Unresolved | Func::Absent => return Ok(None),
-            Func::P0R0(func) => func.call(store, ()).map(|()| None),
-            Func::P0R1(func) => func.call(store, ()).map(Some),
-            Func::P1R0(func) => func.call(store, a).map(|()| None),
-            Func::P1R1(func) => func.call(store, a).map(Some),
-            Func::P2R0(func) => func.call(store, (a, b)).map(|()| None),
-            Func::P2R1(func) => func.call(store, (a, b)).map(Some),
-            Func::P3R0(func) => func.call(store, (a, b, c)).map(|()| None),
-            Func::P3R1(func) => func.call(store, (a, b, c)).map(Some),
-            Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(|()| None),
+            Func::Unresolved | Func::Absent => return Ok(Returned::NOTHING),
+            Func::P0R0(func) => func.call(store, ()).map(Returned::from),
+            Func::P0R1(func) => func.call(store, ()).map(Returned::from),
+            Func::P1R0(func) => func.call(store, a).map(Returned::from),
+            Func::P1R1(func) => func.call(store, a).map(Returned::from),
+            Func::P2R0(func) => func.call(store, (a, b)).map(Returned::from),
+            Func::P2R1(func) => func.call(store, (a, b)).map(Returned::from),
+            Func::P3R0(func) => func.call(store, (a, b, c)).map(Returned::from),
+            Func::P3R1(func) => func.call(store, (a, b, c)).map(Returned::from),
+            Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(Returned::from),
         };
         self.failed = result.is_err();
         let state = self.store.data_mut();
-        recorder::end(&state.metrics, span);
+        self.ended = recorder::end(&state.metrics, span);
         if !state.output.is_empty() {
             wasi::flush(state);
         }

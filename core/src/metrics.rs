@@ -3,12 +3,12 @@
 //!
 //! ```text
 //!  define ──► registry: the directory      one record for each metric, its number in all processes
-//!  increment, record ──► the own row       an add to a word that nobody else writes
+//!  increment, record ──► the own row       words that nobody else writes
 //!  read ──► catalog ──► text               all rows summed up, sorted, as Prometheus reads it
 //! ```
 //!
-//! A worker writes to a row of its own, so an increment is one uncontended atomic add. What it adds stays in its row
-//! when it ends, however it ends, and the next worker goes on there. Nothing is locked between processes, and a process
+//! A worker writes to a row of its own, each metric from one thread, so an increment is a load and a store. What it adds
+//! stays in its row when it ends, however it ends, and the next worker goes on there. Nothing is locked between processes, and a process
 //! that is killed leaves everything whole. A reload, or a new binary, goes on with the same file.
 //!
 //! | room | duty |
@@ -29,7 +29,7 @@ use std::{
     fmt, io,
     path::Path,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -67,7 +67,7 @@ use layout::{
 };
 use mapped::Mapped;
 use registry::{Definition, Record};
-use words::{Shared, place};
+use words::{Shared, Word, place};
 
 /// Whose metrics a guest may define and change: those of its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,9 @@ const LEAD: u64 = 900;
 
 /// Milliseconds after which another process does.
 const SUCCEED: u64 = 3000;
+
+/// Says of a line that one process alone writes there. So lines are below it: a file is less than 128 GiB.
+const ALONE: u32 = 1 << 31;
 
 /// Weir's own scope.
 const OWN: Scope = Scope(0);
@@ -140,13 +143,12 @@ pub struct Metrics {
     row: AtomicUsize,
     /// By number of a metric: its cell, kind (+ 1) and scope; 0 while that is not known.
     cells: Box<[AtomicU64]>,
-    /// By number of a chunk: the line where it begins in the own row; 0 while that is not known.
+    /// By number of a chunk: the line where it begins in the own row, and [`ALONE`] if it is there; 0 while that is not
+    /// known.
     own: Box<[AtomicU32]>,
     /// The same in everybody's row.
     common: Box<[AtomicU32]>,
     names: Mutex<Names>,
-    /// Stream contexts with a request and without one ([`recorder::contexts`]); `None` where there is no room for them.
-    contexts: OnceLock<[Option<Id>; 2]>,
 }
 
 impl fmt::Debug for Metrics {
@@ -192,7 +194,6 @@ impl Metrics {
             own: (0..MOST_CHUNKS).map(|_| AtomicU32::new(0)).collect(),
             common: (0..MOST_CHUNKS).map(|_| AtomicU32::new(0)).collect(),
             names: Mutex::default(),
-            contexts: OnceLock::new(),
         }
     }
 
@@ -375,31 +376,35 @@ impl Metrics {
         self.learn(&mut self.names.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Word of `cell` in the own row, or everybody's where that has no memory.
+    /// Where `cell` is in the own row, or in everybody's where that has no memory.
     #[inline]
-    fn own_word(&self, cell: usize) -> Option<usize> {
+    fn own_word(&self, cell: usize) -> Option<Word> {
         match self.own.get(cell / CHUNK)?.load(Ordering::Relaxed) {
             0 => self.find(&self.own, self.row.load(Ordering::Relaxed), cell),
-            line => Some(line as usize * LINE + cell % CHUNK),
+            line => Some(word_of(line, cell)),
         }
     }
 
-    /// Word of `cell` in everybody's row.
+    /// Where `cell` is in everybody's row.
     #[inline]
-    fn common_word(&self, cell: usize) -> Option<usize> {
+    fn common_word(&self, cell: usize) -> Option<Word> {
         match self.common.get(cell / CHUNK)?.load(Ordering::Relaxed) {
             0 => self.find(&self.common, COMMON, cell),
-            line => Some(line as usize * LINE + cell % CHUNK),
+            line => Some(word_of(line, cell)),
         }
     }
 
     #[cold]
-    fn find(&self, known: &[AtomicU32], row: usize, cell: usize) -> Option<usize> {
+    fn find(&self, known: &[AtomicU32], row: usize, cell: usize) -> Option<Word> {
         let chunk = cell / CHUNK;
-        let line = memory::make_chunk(&self.words, row, chunk)
-            .or_else(|| memory::make_chunk(&self.words, COMMON, chunk))?;
-        known.get(chunk)?.store(u32::try_from(line).ok()?, Ordering::Relaxed);
-        Some(line * LINE + cell % CHUNK)
+        let own = if row == COMMON { None } else { memory::make_chunk(&self.words, row, chunk) };
+        let (line, alone) = match own {
+            Some(line) => (line, ALONE),
+            None => (memory::make_chunk(&self.words, COMMON, chunk)?, 0),
+        };
+        let line = u32::try_from(line).ok().filter(|line| line & ALONE == 0)? | alone;
+        known.get(chunk)?.store(line, Ordering::Relaxed);
+        Some(word_of(line, cell))
     }
 
     /// `proxy_increment_metric`: a counter by more, a gauge by more or less.
@@ -448,15 +453,15 @@ impl Metrics {
     }
 
     #[inline]
-    fn add_to(&self, word: Option<usize>, value: u64) {
+    fn add_to(&self, word: Option<Word>, value: u64) {
         if let Some(word) = word {
-            self.words.add(word, value);
+            word.add(&self.words, value);
         }
     }
 
-    fn set_to(&self, word: Option<usize>, value: u64) {
+    fn set_to(&self, word: Option<Word>, value: u64) {
         if let Some(word) = word {
-            self.words.store(word, value);
+            self.words.store(word.at, value);
         }
     }
 
@@ -483,6 +488,12 @@ impl Names {
         let next = u32::try_from(self.scopes.len() + 1).unwrap_or(u32::MAX);
         *self.scopes.entry(name.to_owned()).or_insert(next)
     }
+}
+
+/// Where `cell` is, in the chunk that begins at `line`, which is marked [`ALONE`] or not.
+#[inline]
+fn word_of(line: u32, cell: usize) -> Word {
+    Word { at: (line & !ALONE) as usize * LINE + cell % CHUNK, alone: line & ALONE != 0 }
 }
 
 /// 32 bits of cell, 8 of kind, 24 of scope. Not 0, since the kind is counted from 1.

@@ -252,7 +252,7 @@ impl<H: Host> Plans<H> {
             refusal(first, (None, Failure::new(Callback::Initialize, cause)))
         };
         let mut images = Images::new().map_err(system)?;
-        let home = Home { root: root.clone(), calls: None, random: None };
+        let home = Home::rehearsal(root.clone());
         let ticker = engine.ticker().map_err(system)?;
         loop {
             let mut lasting = Vec::new();

@@ -15,6 +15,7 @@
 //! Nothing outside this room knows which of both a lease is, or how an own one is put back ([`pristine`]).
 
 pub(crate) mod image;
+mod page;
 mod parked;
 pub(crate) mod pristine;
 mod protect;
@@ -72,6 +73,7 @@ impl<H: Host> Lease<H> {
     /// # Errors
     /// [`Failure`] when it is being entered already: a proxy that runs filters from within a hostcall; or when it has
     /// been given back.
+    #[inline]
     pub(crate) fn with<R>(
         &mut self,
         callback: Callback,
@@ -237,24 +239,27 @@ impl<H: Host> Pool<H> {
 
     /// Keeps `instance` for the next request, if it can be reset.
     fn put_back(&self, group: usize, instance: Shared<H>) {
-        let queues = instance.try_borrow_mut().map(|mut instance| instance.take_asked_queues());
-        self.adopt_queues(group, &queues.unwrap_or_default());
+        let spare = self.idle.get(group).is_some_and(|idle| idle.borrow().len() < self.stock.idle);
+        let (queues, reset) = match instance.try_borrow_mut() {
+            Ok(mut instance) => {
+                let queues = instance.take_asked_queues();
+                (queues, if spare { instance.reset() } else { Err(Dropped::Spare) })
+            }
+            Err(_) => (Vec::new(), Err(Dropped::Failed)),
+        };
         self.books.came_back();
-        let Some(idle) = self.idle.get(group) else { return };
-        let reset =
-            || instance.try_borrow_mut().map_or(Err(Dropped::Failed), |mut instance| instance.reset());
-        let spare = idle.borrow().len() < self.stock.idle;
-        match if spare { reset() } else { Err(Dropped::Spare) } {
-            Ok(()) => {
+        match (reset, self.idle.get(group)) {
+            (Ok(()), Some(idle)) => {
                 idle.borrow_mut().push(instance);
                 self.books.laid_down(1);
                 self.stats().reset(group);
             }
-            Err(reason) => {
+            (reset, _) => {
                 drop(instance);
-                self.stats().dropped(&self.plans, group, reason, 1);
+                self.stats().dropped(&self.plans, group, reset.err().unwrap_or(Dropped::Spare), 1);
             }
         }
+        self.adopt_queues(group, &queues);
         self.books.call_next();
     }
 
@@ -392,5 +397,5 @@ fn seat<H: Host>(group: usize, instance: Instance<H>) -> Shared<H> {
 
 /// Whether there was no room for an instance.
 fn is_unavailable<H: Host>(made: &Result<Instance<H>, Failure>) -> bool {
-    matches!(made, Err(Failure { cause: Cause::Unavailable(_), .. }))
+    matches!(made, Err(failure) if matches!(failure.cause, Cause::Unavailable(_)))
 }

@@ -16,7 +16,7 @@ use crate::{
     filter::Callback,
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::Home,
-    metrics::Metrics,
+    metrics::{Metrics, recorder::Levels},
     plan::{ChainId, ChainPlan, Plans},
     pool::{Lease, Pool},
 };
@@ -72,8 +72,8 @@ impl<H: Host> Shard<H> {
     pub fn with_rules(plans: Arc<Plans<H>>, root: H::Root, rules: Rules) -> Self {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
         let calls = Rc::new(Pending::new(root.metrics()));
-        let random = Some(Rc::default());
-        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)), random };
+        let (random, levels) = (Some(Rc::default()), Levels::new(&root.metrics()));
+        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)), random, levels };
         let pool = Pool::new(plans, home, rules.stock);
         let metrics = root.metrics();
         Self { inner: Rc::new(Inner { pool, calls, root, metrics, suspensions, spares: RefCell::default() }) }
@@ -256,12 +256,18 @@ impl<H: Host> Inner<H> {
         self.spares.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn keep_vecs(&self, (mut steps, mut leases): Vecs<H>) {
+    /// Takes the memory of a chain that has ended. Exchanged in place: a vector whose length was written a moment ago is
+    /// slow to move.
+    pub(crate) fn keep_vecs(&self, steps: &mut Vec<Step>, leases: &mut Vec<Lease<H>>) {
         steps.clear();
         leases.clear();
         let mut spares = self.spares.borrow_mut();
         if spares.len() < SPARES {
-            spares.push((steps, leases));
+            spares.push(Vecs::default());
+            if let Some(spare) = spares.last_mut() {
+                std::mem::swap(&mut spare.0, steps);
+                std::mem::swap(&mut spare.1, leases);
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ impl Direction {
 }
 
 /// How far one direction is. Filters are counted in the direction's order.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Flow {
     /// How many filters have seen the headers.
     pub(super) headers_seen: usize,
@@ -89,6 +89,18 @@ pub(super) struct Flow {
     pub(super) trailers_held: bool,
     /// The parcel that got past the last filter is the last one.
     pub(super) ended: bool,
+}
+
+impl Flow {
+    /// Nothing has come.
+    pub(super) const NEW: Self = Self {
+        headers_seen: 0,
+        headers_held: false,
+        headers_only: false,
+        trailers_seen: 0,
+        trailers_held: false,
+        ended: false,
+    };
 }
 
 /// What one filter holds in one direction.

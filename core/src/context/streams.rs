@@ -70,6 +70,7 @@ impl<T> Streams<T> {
     }
 
     /// Adds one, whose id none has.
+    #[inline]
     pub(super) fn insert(&mut self, id: u32, context: T) {
         if self.row.len() < ROW {
             self.row.push((id, context));
@@ -78,11 +79,22 @@ impl<T> Streams<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, id: u32) -> Option<T> {
+    /// Removes that one, if it is there, and answers what `look` says of it.
+    #[inline]
+    pub(super) fn remove<R>(&mut self, id: u32, look: impl FnOnce(&T) -> R) -> Option<R> {
         match self.row.iter().position(|(other, _)| *other == id) {
-            Some(at) => Some(self.row.swap_remove(at).1),
+            Some(at) => {
+                // Commonly the last one, which is dropped where it is.
+                let last = self.row.len() - 1;
+                if at != last {
+                    self.row.swap(at, last);
+                }
+                let looked = self.row.last().map(|(_, found)| look(found));
+                self.row.truncate(last);
+                looked
+            }
             None if self.table.is_empty() => None,
-            None => self.table.remove(&id),
+            None => self.table.remove(&id).map(|found| look(&found)),
         }
     }
 
@@ -121,7 +133,7 @@ mod tests {
             let (mut streams, mut model) = (Streams::default(), BTreeMap::new());
             for (at, (id, adds)) in steps.into_iter().enumerate() {
                 if !adds {
-                    prop_assert_eq!(streams.remove(id), model.remove(&id));
+                    prop_assert_eq!(streams.remove(id, |at| *at), model.remove(&id));
                 } else if let Some(kept) = model.get_mut(&id) {
                     *kept = at;
                     *streams.get_mut(id).expect("it is there") = at;

@@ -4,6 +4,34 @@ use wasmtime::TypedFunc;
 
 use crate::{filter::exports::Export, host::Host, instance::State};
 
+/// What a function of the guest has returned: an i32, or nothing. Half the size of an `Option`, so that it fits into
+/// registers beside a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Returned(i64);
+
+impl Returned {
+    /// No value.
+    pub(crate) const NOTHING: Self = Self(i64::MIN);
+
+    /// Its value, if it has one.
+    #[inline]
+    pub(crate) fn value(self) -> Option<i32> {
+        i32::try_from(self.0).ok()
+    }
+}
+
+impl From<i32> for Returned {
+    fn from(value: i32) -> Self {
+        Self(value.into())
+    }
+}
+
+impl From<()> for Returned {
+    fn from((): ()) -> Self {
+        Self::NOTHING
+    }
+}
+
 /// A function of the guest, typed once for this instance.
 pub(super) enum Func {
     /// Not looked for yet.

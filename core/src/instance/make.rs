@@ -80,7 +80,7 @@ impl<H: Host> Instance<H> {
         state.memory = Some(memory);
         state.allocator = Some(allocator);
         let funcs = [const { Func::Unresolved }; Callback::ALL.len()];
-        Ok(Self { pristine: None, store, instance, funcs, failed: false })
+        Ok(Self { pristine: None, store, instance, funcs, failed: false, ended: None })
     }
 
     /// Puts the module's data into memory and runs what the module itself wants to be run first: its start function, a
@@ -124,7 +124,7 @@ impl<H: Host> Instance<H> {
         let vm_size = size(&self.store.data().filter.spec().configuration);
         let steps = [(Callback::VmStart, vm_size), (Callback::Configure, size(&plugin.configuration))];
         for (callback, size) in steps {
-            if self.enter_configuring(callback, root, [root.raw(), size, 0, 0, 0])? == Some(0) {
+            if self.enter_configuring(callback, root, [root.raw(), size, 0, 0, 0])?.value() == Some(0) {
                 self.failed = true;
                 return Err(Failure::new(callback, Cause::Refused));
             }

@@ -14,7 +14,7 @@ use crate::{
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::answer::Answer,
-    metrics::{Metrics, Scope, recorder},
+    metrics::{Metrics, Scope, recorder::Levels},
     shared::Shared,
     wasi::{Output, Random},
 };
@@ -60,7 +60,8 @@ pub struct State<H: Host> {
     /// most as many as there are. The worker's instance is to be told of them.
     pub(crate) asked_queues: Vec<(usize, u32)>,
     /// How many stream contexts with and without a request the worker's numbers know of.
-    counted: (usize, usize),
+    counted: [usize; 2],
+    levels: Levels,
 }
 
 /// What instances are made in: a worker, or the master, which tries a configuration out.
@@ -71,6 +72,15 @@ pub(crate) struct Home<H: Host> {
     pub(crate) calls: Option<Rc<Pending<H>>>,
     /// The worker's random numbers; `None` in the master: what it held ready would be every worker's.
     pub(crate) random: Option<Rc<Random>>,
+    /// Where the worker counts contexts; nowhere in the master.
+    pub(crate) levels: Levels,
+}
+
+impl<H: Host> Home<H> {
+    /// Where a configuration is only tried out.
+    pub(crate) fn rehearsal(root: H::Root) -> Self {
+        Self { root, calls: None, random: None, levels: Levels::default() }
+    }
 }
 
 /// Where an instance lives that lasts as long as its worker: the number of its group.
@@ -133,7 +143,8 @@ impl<H: Host> State<H> {
             rehearsed_calls: 0,
             answer: None,
             asked_queues: Vec::new(),
-            counted: (0, 0),
+            counted: [0; 2],
+            levels: home.levels,
         }
     }
 
@@ -149,11 +160,9 @@ impl<H: Host> State<H> {
 
     /// Tells the worker's numbers how many stream contexts there are now.
     pub(super) fn recount(&mut self) {
-        let now = (self.contexts.live(), self.contexts.deferred());
+        let now = [self.contexts.live(), self.contexts.deferred()];
         let before = std::mem::replace(&mut self.counted, now);
-        if now != before {
-            recorder::contexts(&self.metrics, before, now);
-        }
+        self.levels.shift(&self.metrics, before, now);
     }
 
     /// Writes a log line in the effective context's place: its request's log, else the worker's. What is more than a

@@ -59,8 +59,13 @@ impl Clock {
     /// gives 0.
     #[inline]
     pub(crate) fn since(self, moment: Moment) -> u64 {
-        let Moment(now) = self.now();
-        let passed = now.saturating_sub(moment.0);
+        self.between(moment, self.now())
+    }
+
+    /// Nanoseconds between two moments, of which `moment` was the first.
+    #[inline]
+    pub(crate) fn between(self, moment: Moment, now: Moment) -> u64 {
+        let passed = now.0.saturating_sub(moment.0);
         if self.scale == 0 {
             return passed;
         }

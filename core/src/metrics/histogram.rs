@@ -10,7 +10,7 @@ use super::{
         LINE,
     },
     memory,
-    words::{Shared, Words, place},
+    words::{Shared, Word, Words, place},
 };
 
 /// Buckets for each power of two.
@@ -47,21 +47,21 @@ pub fn most_of(bucket: usize) -> u64 {
     least_of(bucket + 1).map_or(u64::MAX, |next| next - 1)
 }
 
-/// Records `value` in the histogram whose cells begin at word `head`.
-pub(crate) fn record<W: Shared>(words: &W, head: usize, value: u64) {
-    words.add(head + HISTOGRAM_SUM, value);
+/// Records `value` in the histogram whose cells begin at `head`.
+pub(crate) fn record<W: Shared>(words: &W, head: Word, value: u64) {
+    head.after(HISTOGRAM_SUM).add(words, value);
     // Seldom true once some values are there, and then a read is all it takes.
-    if words.load(head + HISTOGRAM_LEAST) < !value {
-        words.raise(head + HISTOGRAM_LEAST, !value);
+    if words.load(head.at + HISTOGRAM_LEAST) < !value {
+        words.raise(head.at + HISTOGRAM_LEAST, !value);
     }
-    if words.load(head + HISTOGRAM_MOST) < value {
-        words.raise(head + HISTOGRAM_MOST, value);
+    if words.load(head.at + HISTOGRAM_MOST) < value {
+        words.raise(head.at + HISTOGRAM_MOST, value);
     }
     let bucket = bucket(value);
-    let reference = head + HISTOGRAM_GROUPS + bucket / GROUP;
+    let reference = head.at + HISTOGRAM_GROUPS + bucket / GROUP;
     match memory::refer(words, reference, GROUP_LINES) {
-        Some(group) => words.add(group * LINE + bucket % GROUP, 1),
-        None => words.add(head + HISTOGRAM_LOST, 1),
+        Some(group) => Word { at: group * LINE + bucket % GROUP, ..head }.add(words, 1),
+        None => head.after(HISTOGRAM_LOST).add(words, 1),
     }
 }
 

@@ -201,6 +201,7 @@ impl Words for Mapped {
 }
 
 impl Shared for Mapped {
+    #[inline]
     fn store(&self, at: usize, value: u64) {
         if let Some(word) = self.words().get(at) {
             word.store(value, Ordering::Release);

@@ -7,7 +7,7 @@ use super::{
     Kind, Metrics, OWN, Unit,
     registry::Definition,
     tags,
-    words::{Shared, Words},
+    words::{Shared, Word},
 };
 
 /// A metric of Weir's own, for [`Metrics::add`] and its like.
@@ -16,10 +16,7 @@ pub struct Id(pub(super) u32);
 
 /// Where this process keeps its value of a counter or level; good as long as it has its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Slot(
-    /// The word; 0, which is no value's, where there is no room for one.
-    usize,
-);
+pub struct Slot(Word);
 
 /// A metric of Weir's own, as it is defined.
 #[derive(Debug, Clone, Copy)]
@@ -74,14 +71,14 @@ impl Metrics {
     pub fn slot(&self, own: &Own<'_>, labels: &[(&str, &str)]) -> Slot {
         let id = self.define_own(own, labels);
         let cell = id.and_then(|id| self.cell(OWN, id.0));
-        Slot(cell.and_then(|(cell, _)| self.own_word(cell)).unwrap_or(0))
+        Slot(cell.and_then(|(cell, _)| self.own_word(cell)).unwrap_or_default())
     }
 
     /// Sets the level at `slot`.
     #[inline]
     pub fn put(&self, slot: Slot, value: u64) {
         if slot != Slot::default() {
-            self.words.store(slot.0, value);
+            self.words.store(slot.0.at, value);
         }
     }
 
@@ -89,18 +86,14 @@ impl Metrics {
     #[inline]
     pub fn count(&self, slot: Slot, value: u64) {
         if slot != Slot::default() {
-            self.words.add(slot.0, value);
+            slot.0.add(&self.words, value);
         }
     }
 
-    /// Adds to a level of Weir's own, which one thread of this process alone writes; a negative `change` takes away.
+    /// Adds to the level at `slot`; a negative `change` takes away.
     #[inline]
-    pub fn shift(&self, id: Id, change: i64) {
-        if let Some((cell, _)) = self.cell(OWN, id.0)
-            && let Some(word) = self.own_word(cell)
-        {
-            self.words.store(word, self.words.load(word).wrapping_add_signed(change));
-        }
+    pub fn shift(&self, slot: Slot, change: i64) {
+        self.count(slot, change.cast_unsigned());
     }
 
     /// Sets a level of Weir's own.

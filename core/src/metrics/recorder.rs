@@ -8,10 +8,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{
-    Id, Kind, Metrics, Own, Unit,
-    clock::{Clock, Moment},
-};
+pub(crate) use super::clock::Moment;
+use super::{Id, Kind, Metrics, Own, Slot, Unit, clock::Clock};
 use crate::{failure::Cause, filter::Callback, host::Host, instance::State, plan::Plugin};
 
 /// Number of callbacks.
@@ -134,13 +132,23 @@ const DEFERRED: Own<'_> = Own::new(
     "Contexts in a worker that have outlived their request and wait for proxy_done.",
 );
 
-/// An instance had `before` stream contexts with a request, and without one, and has `now`.
-pub(crate) fn contexts(metrics: &Metrics, before: (usize, usize), now: (usize, usize)) {
-    let ids = metrics.contexts.get_or_init(|| [&CONTEXTS, &DEFERRED].map(|own| metrics.define_own(own, &[])));
-    let changes = [(before.0, now.0), (before.1, now.1)];
-    for (id, (before, now)) in ids.iter().zip(changes) {
-        if let (Some(id), true) = (id, before != now) {
-            metrics.shift(*id, now.cast_signed() as i64 - before.cast_signed() as i64);
+/// Where a worker counts stream contexts with a request, and without one. Nowhere by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Levels([Slot; 2]);
+
+impl Levels {
+    /// Those of this process, which has to have its row already.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self([&CONTEXTS, &DEFERRED].map(|own| metrics.slot(own, &[])))
+    }
+
+    /// An instance had `before` of each, and has `now`.
+    #[inline]
+    pub(crate) fn shift(self, metrics: &Metrics, before: [usize; 2], now: [usize; 2]) {
+        for (slot, (before, now)) in self.0.into_iter().zip(before.into_iter().zip(now)) {
+            if before != now {
+                metrics.shift(slot, now.cast_signed() as i64 - before.cast_signed() as i64);
+            }
         }
     }
 }
@@ -164,9 +172,9 @@ fn label(callback: Callback) -> &'static str {
     name.strip_prefix("proxy_").unwrap_or(name)
 }
 
-/// `callback` of the effective context begins.
+/// `callback` of the effective context begins; `now`, where that is known.
 #[inline]
-pub(crate) fn begin<H: Host>(state: &State<H>, callback: Callback) -> Option<Span> {
+pub(crate) fn begin<H: Host>(state: &State<H>, callback: Callback, now: Option<Moment>) -> Option<Span> {
     let metrics = &state.metrics;
     if !metrics.options().callbacks {
         return None;
@@ -174,15 +182,16 @@ pub(crate) fn begin<H: Host>(state: &State<H>, callback: Callback) -> Option<Spa
     let plugin = state.contexts.effective_plugin()?;
     let define = || define(metrics, plugin, &TIME, &[("callback", label(callback))]);
     let histogram = plugin.recorder.times.get(callback as usize, define)?;
-    Some(Span { histogram, begun: clock().now() })
+    Some(Span { histogram, begun: now.unwrap_or_else(|| clock().now()) })
 }
 
-/// It has ended.
+/// It has ended; answers when.
 #[inline]
-pub(crate) fn end(metrics: &Metrics, span: Option<Span>) {
-    if let Some(span) = span {
-        metrics.observe(span.histogram, clock().since(span.begun));
-    }
+pub(crate) fn end(metrics: &Metrics, span: Option<Span>) -> Option<Moment> {
+    let span = span?;
+    let (clock, now) = (clock(), clock().now());
+    metrics.observe(span.histogram, clock.between(span.begun, now));
+    Some(now)
 }
 
 /// A callback of `plugin` has had an effect.

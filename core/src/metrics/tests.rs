@@ -166,10 +166,10 @@ fn levels_are_of_workers_that_run() {
     metrics.claim_row(1, |_| true);
     metrics.set(id, 7);
     assert_shows(metrics.words(), "weir_level{a=\"b\",worker=\"1\"} 7");
-    metrics.shift(id, 5);
-    metrics.shift(id, -3);
-    assert_shows(metrics.words(), "weir_level{a=\"b\",worker=\"1\"} 9");
     let slot = metrics.slot(&LEVEL, &[("a", "b")]);
+    metrics.shift(slot, 5);
+    metrics.shift(slot, -3);
+    assert_shows(metrics.words(), "weir_level{a=\"b\",worker=\"1\"} 9");
     metrics.put(slot, 4);
     assert_shows(metrics.words(), "weir_level{a=\"b\",worker=\"1\"} 4");
     metrics.release_row(1);

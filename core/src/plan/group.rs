@@ -144,7 +144,7 @@ impl<H: Host> Group<H> {
             // Where nobody has rehearsed, each worker has an image of its own.
             None if !self.shared => {
                 let mut images = Images::new().map_err(unavailable)?;
-                self.rehearse(&Home { root: home.root.clone(), calls: None, random: None }, &mut images)
+                self.rehearse(&Home::rehearsal(home.root.clone()), &mut images)
                     .map_err(|(_, failure)| failure)?
             }
             None => return self.configure(home),

@@ -23,6 +23,8 @@ use std::{
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use super::page;
+
 /// Bytes of a page. Memories of guests begin and end at multiples of 64 KiB.
 pub(crate) const PAGE: usize = 4096;
 
@@ -65,7 +67,8 @@ impl Images {
         // SAFETY: nobody but `add` writes the file, which has no name, and each call writes behind what was there.
         let view =
             unsafe { MmapOptions::new().offset(offset).len(bytes.len()).map_copy_read_only(&*self.file) }?;
-        Ok(Image { file: Arc::clone(&self.file), offset, view })
+        let filled = bytes.as_chunks().0.iter().map(page::filled).collect();
+        Ok(Image { file: Arc::clone(&self.file), offset, view, filled })
     }
 
     /// The file is complete: the system sees to it that it stays as it is.
@@ -84,6 +87,8 @@ pub(crate) struct Image {
     file: Arc<File>,
     offset: u64,
     view: Mmap,
+    /// For each page which of its blocks are not zeros.
+    filled: Box<[u8]>,
 }
 
 impl Image {
@@ -159,12 +164,14 @@ impl Mapped {
 
     /// Puts page number `page` back to what the image has. Whoever asks has seen that the page is writable.
     pub(crate) fn restore(&self, page: u32) {
-        let offset = page as usize * PAGE;
-        let Some(original) = self.image.view.get(offset..offset + PAGE) else { return };
+        let at = page as usize;
+        let (pages, _) = self.image.view.as_chunks::<PAGE>();
+        let (Some(original), Some(filled)) = (pages.get(at), self.image.filled.get(at)) else { return };
         // SAFETY: the page lies inside the image, and the memory is as long (`new`'s promise).
-        let place = unsafe { self.base.add(offset) };
-        // SAFETY: `place` is a whole page of the guest's memory, which does not run; the view is another mapping.
-        unsafe { place.copy_from_nonoverlapping(NonNull::from(original).cast(), PAGE) };
+        let place = unsafe { self.base.add(at * PAGE) };
+        // SAFETY: a whole page of the guest's memory, which does not run (`new`'s promise); the view is another mapping.
+        let current = unsafe { place.cast::<[u8; PAGE]>().as_mut() };
+        page::put_back(current, original, *filled);
     }
 }
 

@@ -124,7 +124,7 @@ mod tests {
             (i32.const 0)))"#;
 
     fn home() -> Home<Memory> {
-        Home { root: Worker::default(), calls: None, random: None }
+        Home::rehearsal(Worker::default())
     }
 
     struct Bench {

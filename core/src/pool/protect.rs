@@ -84,7 +84,12 @@ impl Track for Protect {
     const WRITES: Writes = Writes::Fault;
 
     fn enter(&self) -> Option<Entered> {
-        let before = ENTERED.with(|entered| entered.swap(self.watched.get(), Ordering::Relaxed));
+        // Only this thread writes it: no exchange that other processors would have to see.
+        let before = ENTERED.with(|entered| {
+            let before = entered.load(Ordering::Relaxed);
+            entered.store(self.watched.get(), Ordering::Relaxed);
+            before
+        });
         // The handler reads it on this very thread: what may fault stays behind this line, and before the guard's end.
         compiler_fence(Ordering::SeqCst);
         Some(Entered { before })
