@@ -1,6 +1,7 @@
 //! Modules made on the spot, the broken ones above all.
 
 pub mod faulty;
+pub mod hostile;
 
 /// Assembles a module, or a component, from its text.
 ///

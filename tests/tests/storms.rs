@@ -1,8 +1,13 @@
-//! Faults of every kind, in every callback, isolation and policy, thousands of times under load: each ends its own
-//! request as its policy says, another location does not notice, and the worker stays as large as it was.
+//! Faults of every kind, in every callback, isolation and policy, for each way in which instances are put back, thousands
+//! of times under load: each ends its own request as its policy says, another location does not notice, and the worker
+//! stays as large as it was.
+//!
+//! `WEIR_STORM=N` tries each fault N times in each callback of each location, however long that takes.
 
 use std::{
     collections::BTreeSet,
+    env,
+    panic::{self, AssertUnwindSafe},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -10,14 +15,26 @@ use std::{
 
 use weir_tests::{
     Conf, Nginx, Protocol, Request, Response,
-    wasm::faulty::{self, CALLBACKS, CHATTER, FAULTS, FLOOD, Fault},
+    wasm::{
+        faulty::{self, CALLBACKS, CHATTER, FAULTS, FLOOD, Fault},
+        hostile,
+    },
 };
 
 /// Failing requests that are sent in all, if the machine is fast enough.
-const REQUESTS: usize = 12_000;
+const REQUESTS: usize = 6_000;
 
 /// How long the storm may last; a slow machine sends fewer requests.
-const LONGEST: Duration = Duration::from_secs(25);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// How often a round tries each fault in each callback.
+const TIMES: usize = 4;
+
+/// How often each is to be tried; `None` for as often as there is time for.
+fn wanted() -> Option<usize> {
+    let times = env::var("WEIR_STORM").ok()?;
+    Some(times.parse().expect("WEIR_STORM has a number"))
+}
 
 /// Requests at once over HTTP/2.
 const AT_ONCE: usize = 12;
@@ -89,7 +106,7 @@ fn slow() -> Vec<Case> {
     cases
 }
 
-fn conf() -> Conf {
+fn conf(reset: &str) -> Conf {
     let locations = PLACES.iter().enumerate().map(|(n, place)| {
         let Place { isolation, policy } = place;
         format!(
@@ -104,7 +121,7 @@ fn conf() -> Conf {
         .file("bomb.wasm", faulty::module(true))
         .guest("add_headers")
         .wasm("module faulty faulty.wasm; module bomb bomb.wasm; memory_limit 2m; table_limit 20000;")
-        .wasm("failure_limit off; log_limit 200;")
+        .wasm(&format!("failure_limit off; log_limit 200; instance_reset {reset};"))
         .timeout("callback_timeout 100ms;")
         .workers(1)
         .log_level("warn")
@@ -142,7 +159,8 @@ fn round(nginx: &Nginx, place: Place, path: &str) -> usize {
     sent
 }
 
-/// Sends rounds to all places at once until `requests` have been sent or `end` has come.
+/// Sends rounds to all places at once until `requests` have been sent or `end` has come, or until each fault has been
+/// tried as often as is wanted.
 fn storm(nginx: &Nginx, requests: usize, end: Instant) -> usize {
     thread::scope(|scope| {
         let senders: Vec<_> = PLACES
@@ -150,11 +168,16 @@ fn storm(nginx: &Nginx, requests: usize, end: Instant) -> usize {
             .enumerate()
             .map(|(n, place)| {
                 scope.spawn(move || {
-                    let mut sent = 0;
+                    let (mut sent, mut times) = (0, 0);
                     loop {
                         sent += round(nginx, *place, &format!("/{n}"));
                         sent += round(nginx, *place, &format!("/table/{n}"));
-                        if sent >= requests / PLACES.len() || Instant::now() > end {
+                        times += TIMES;
+                        let is_over = match wanted() {
+                            Some(wanted) => times >= wanted,
+                            None => sent >= requests / PLACES.len() || Instant::now() > end,
+                        };
+                        if is_over {
                             return sent;
                         }
                     }
@@ -165,10 +188,8 @@ fn storm(nginx: &Nginx, requests: usize, end: Instant) -> usize {
     })
 }
 
-#[test]
-fn faults_of_every_kind_under_load() {
-    let nginx = Nginx::start(conf());
-    let worker = nginx.worker_pid();
+/// Runs `storm` while others use `/calm`, whom nothing happens to.
+fn beside_others<T>(nginx: &Nginx, storm: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let calm = scope.spawn(|| {
@@ -184,6 +205,36 @@ fn faults_of_every_kind_under_load() {
             }
             served
         });
+        // Also where the storm has found something wrong.
+        let result = panic::catch_unwind(AssertUnwindSafe(storm));
+        is_over.store(true, Ordering::Relaxed);
+        let result = result.unwrap_or_else(|found| panic::resume_unwind(found));
+        let served = calm.join().expect("the other location has not noticed");
+        assert!(served > 0);
+        println!("{} other requests", served * 50);
+        result
+    })
+}
+
+#[test]
+fn faults_under_load_where_memory_is_protected() {
+    faults_of_every_kind_under_load("protect");
+}
+
+#[test]
+fn faults_under_load_where_memory_is_scanned() {
+    faults_of_every_kind_under_load("scan");
+}
+
+#[test]
+fn faults_under_load_where_instances_are_new() {
+    faults_of_every_kind_under_load("off");
+}
+
+fn faults_of_every_kind_under_load(reset: &str) {
+    let nginx = Nginx::start(conf(reset));
+    let worker = nginx.worker_pid();
+    beside_others(&nginx, || {
         // Until the pool has been through it all: what slots keep resident is bounded.
         storm(&nginx, REQUESTS / 2, Instant::now() + LONGEST);
         let before = nginx.worker_rss()[0];
@@ -195,11 +246,8 @@ fn faults_of_every_kind_under_load() {
                 case.check(*place, true, &response);
             }
         }
-        is_over.store(true, Ordering::Relaxed);
-        let served = calm.join().expect("the other location has not noticed");
-        assert!(served > 0);
         assert!(after < before + (4 << 20), "{before} bytes, then {after}, with {sent} requests");
-        println!("{sent} failing requests, {} others, {before} bytes, then {after}", served * 50);
+        println!("{sent} failing requests, {before} bytes, then {after}");
     });
     assert_eq!(nginx.worker_pid(), worker);
     let log = nginx.stop();
@@ -222,4 +270,98 @@ fn faults_of_every_kind_under_load() {
     );
     let lines = log.lines().filter(|line| line.contains("[faulty] flood")).count();
     assert!(lines < 20_000, "{lines} lines of the floods have been written");
+}
+
+/// Requests whose filter calls every host function in every callback with numbers that mean trouble: whatever comes of
+/// them, others do not notice, and nothing is kept.
+#[test]
+fn hostile_calls_under_load() {
+    const LOCATIONS: [&str; 4] = ["stream", "filter", "none", "off"];
+    let locations = LOCATIONS.map(|way| {
+        let (isolation, snapshot) = if way == "off" { ("stream", "off") } else { (way, "on") };
+        format!(
+            "location /{way} {{ proxy_wasm_isolation {isolation}; proxy_wasm_snapshot {snapshot};
+                proxy_wasm hostile; proxy_wasm faulty; return 200 fine; }}\n"
+        )
+    });
+    let nginx = Nginx::start(
+        Conf::new()
+            .file("hostile.wasm", hostile::module())
+            .file("faulty.wasm", faulty::module(false))
+            .guest("add_headers")
+            .wasm("module hostile hostile.wasm; module faulty faulty.wasm; memory_limit 2m;")
+            .wasm("failure_limit off; log_limit 200; calls_limit 20;")
+            .workers(1)
+            .log_level("alert")
+            .http("http2 on; keepalive_requests 1000000; client_header_timeout 5s;")
+            .server(&format!(
+                "location /calm {{ proxy_wasm add_headers; return 200 calm; }} {}",
+                locations.concat()
+            )),
+    );
+    let worker = nginx.worker_pid();
+    let hail = |requests: usize| {
+        let end = Instant::now() + LONGEST;
+        let mut answered = BTreeSet::new();
+        for (n, location) in LOCATIONS.iter().cycle().enumerate().take(requests) {
+            let request =
+                Request::post(&format!("/{location}"), "a body").header("x-seed", &format!("{n:04}"));
+            // It may close the stream, or answer with whatever it likes.
+            let response = nginx.connect([Protocol::Http1, Protocol::Http2][n / 4 % 2]).try_send(request);
+            answered.extend(response.ok().map(|response| response.status));
+            if wanted().is_none() && Instant::now() > end {
+                break;
+            }
+        }
+        answered
+    };
+    beside_others(&nginx, || {
+        let requests = wanted().map_or(1000, |times| times * LOCATIONS.len());
+        hail(requests);
+        let before = nginx.worker_rss()[0];
+        let answered = hail(requests);
+        let after = nginx.worker_rss()[0];
+        assert!(answered.len() > 1, "{answered:?}");
+        assert!(after < before + (8 << 20), "{before} bytes, then {after}");
+        println!("statuses {answered:?}, {before} bytes, then {after}");
+    });
+    assert_eq!(nginx.worker_pid(), worker);
+}
+
+/// Ticks that fail in every way, each in an instance that requests share: the filter rests, and requests are served.
+#[test]
+fn ticks_that_fail() {
+    let faults: Vec<&Fault> = FAULTS.iter().chain([&FLOOD]).filter(|fault| fault.is_fatal).collect();
+    let mut conf =
+        Conf::new().guest("add_headers").workers(1).log_level("warn").timeout("callback_timeout 20ms;");
+    let mut locations = String::new();
+    for (n, fault) in faults.iter().enumerate() {
+        // The request that an allocator could reach is not there.
+        if fault.name == "allocator that calls back" || fault.name == "answer before a trap" {
+            continue;
+        }
+        conf =
+            conf.file(&format!("t{n}.wasm"), faulty::ticking(fault)).wasm(&format!("module t{n} t{n}.wasm;"));
+        locations.push_str(&format!("location /{n} {{ proxy_wasm t{n}; return 200 fine; }}\n"));
+    }
+    let nginx = Nginx::start(
+        conf.wasm(
+            "memory_limit 2m; table_limit 20000; failure_limit 3 10s; failure_backoff 20ms 50ms; log_limit 50;",
+        )
+        .server(&format!("location /calm {{ proxy_wasm add_headers; return 200 calm; }} {locations}")),
+    );
+    let worker = nginx.worker_pid();
+    beside_others(&nginx, || {
+        for (n, fault) in faults.iter().enumerate() {
+            if !locations.contains(&format!("/{n} ")) {
+                continue;
+            }
+            let failed = nginx.wait_for_log(&format!("filter \"t{n}\": proxy_on_tick "));
+            assert!(failed.contains(fault.says), "{}: {failed}", fault.name);
+            // Twice in a row: it rests, is tried, and rests for longer.
+            nginx.wait_for_log(&format!("filter \"t{n}\": suspended for 0.02 s: 3 failures"));
+            nginx.wait_for_log(&format!("filter \"t{n}\": suspended for 0.05 s: it has failed again"));
+        }
+    });
+    assert_eq!(nginx.worker_pid(), worker);
 }

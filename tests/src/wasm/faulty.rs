@@ -27,7 +27,7 @@ const fn trap(name: &'static str, letter: char, code: &'static str, says: &'stat
 
 /// Every fault. The last one changes a table, which keeps instances from being reset in place: [`module`] has it only
 /// where it is asked for.
-pub const FAULTS: [Fault; 18] = [
+pub const FAULTS: [Fault; 20] = [
     trap("unreachable", 'a', "unreachable", "unreachable"),
     trap("division by zero", 'b', "(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
     trap(
@@ -95,6 +95,27 @@ pub const FAULTS: [Fault; 18] = [
             'q',
             // INVALID_MEMORY_ACCESS
             "(if (i32.ne (call $allocating (i32.const 2)) (i32.const 6)) (then unreachable))",
+            "",
+        )
+    },
+    Fault {
+        is_fatal: false,
+        ..trap(
+            "growth",
+            'u',
+            "(drop (memory.grow (i32.const 1)))
+             (i32.store8 (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1)) (i32.const 1))",
+            "",
+        )
+    },
+    Fault {
+        is_fatal: false,
+        ..trap(
+            "growth to the limit",
+            'v',
+            "(loop $more
+                (i32.store8 (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1)) (i32.const 1))
+                (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))",
             "",
         )
     },
@@ -167,6 +188,28 @@ pub fn module(with_table_bomb: bool) -> Vec<u8> {
             fault.code
         ));
     }
+    filter(&faults, &callbacks())
+}
+
+/// The filter, which fails in each of its ticks, one each millisecond.
+///
+/// # Panics
+/// When its text is no WebAssembly.
+#[must_use]
+pub fn ticking(fault: &Fault) -> Vec<u8> {
+    filter(
+        "",
+        &format!(
+            r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+                (drop (call $set_tick (i32.const 1))) (i32.const 1))
+            (func (export "proxy_on_tick") (param i32) {})"#,
+            fault.code
+        ),
+    )
+}
+
+/// The exports that fail as requests ask for it.
+fn callbacks() -> String {
     let mut callbacks = String::new();
     for (letter, name, params, returns) in CALLBACKS {
         let (result, value) = match (returns, letter) {
@@ -180,6 +223,11 @@ pub fn module(with_table_bomb: bool) -> Vec<u8> {
             u32::from(letter)
         ));
     }
+    callbacks
+}
+
+/// The module with those faults and callbacks.
+fn filter(faults: &str, callbacks: &str) -> Vec<u8> {
     assemble(&format!(
         r#"(module
         (type $plain (func))
@@ -187,6 +235,7 @@ pub fn module(with_table_bomb: bool) -> Vec<u8> {
         (import "env" "proxy_log" (func $proxy_log (param i32 i32 i32) (result i32)))
         (import "env" "proxy_send_local_response"
             (func $proxy_send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $set_tick (param i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
         (memory (export "memory") 2)
         (table $t 2 funcref)
