@@ -14,7 +14,7 @@ use std::{
 pub mod cache;
 pub mod config;
 pub mod limits;
-mod ticker;
+pub(crate) mod ticker;
 
 pub use config::{Settings, Tracking};
 pub use ticker::{Beat, Ticker};

@@ -31,6 +31,7 @@ pub mod host;
 pub mod instance;
 pub mod metrics;
 pub mod plan;
+pub mod profile;
 pub mod shard;
 pub mod shared;
 #[cfg(any(test, feature = "testing"))]

@@ -8,6 +8,7 @@ use rustix::{
 };
 use weir_core::{
     engine::{Engine, Ticker},
+    filter::symbols::Symbol,
     host::RootHost,
     metrics::pulse::Pulse,
     plan::Plans,
@@ -106,6 +107,11 @@ impl Runtime {
             *running = Some(Running { _watch: watch, shard, client, _ticker: ticker, _perf_map: perf_map });
         }
         Ok(())
+    }
+
+    /// Where guests' functions are, for profilers.
+    pub(crate) fn symbols(&self) -> Vec<Symbol> {
+        self.plans.symbols()
     }
 
     /// The shard of this process.

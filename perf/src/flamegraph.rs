@@ -27,15 +27,21 @@ pub(crate) struct Arguments {
     /// dashboard shows.
     #[arg(long)]
     about: Vec<String>,
+    /// What is read is a line for each stack with microseconds at its end, as `weir profile` writes them into
+    /// FILE.folded, not what `perf script` has printed.
+    #[arg(long)]
+    folded: bool,
 }
 
 /// Reads samples from standard input, and writes an SVG to standard output.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let folded = fold(BufReader::new(io::stdin().lock()))?;
+    let input = BufReader::new(io::stdin().lock());
+    let folded = if arguments.folded { input.lines().collect::<io::Result<_>>()? } else { fold(input)? };
     if folded.is_empty() {
         return Err("there are no samples: give this what \"perf script\" has printed".into());
     }
-    let svg = draw(&arguments.title, &arguments.about, &folded)?;
+    let unit = if arguments.folded { "µs" } else { "ns" };
+    let svg = draw(&arguments.title, &arguments.about, &folded, unit)?;
     Ok(io::stdout().lock().write_all(svg.as_bytes())?)
 }
 
@@ -73,12 +79,16 @@ fn named(stack: &str) -> String {
     frames.collect::<Vec<_>>().join(";")
 }
 
-/// The picture of `folded`, in which a sample counts as the nanoseconds until the next one; `about` is in a comment at its
-/// beginning.
-fn draw(title: &str, about: &[String], folded: &[String]) -> Result<String, Box<dyn Error>> {
+/// The picture of `folded`, in which a stack counts as so much time in `unit`; `about` is in a comment at its beginning.
+pub(crate) fn draw(
+    title: &str,
+    about: &[String],
+    folded: &[String],
+    unit: &str,
+) -> Result<String, Box<dyn Error>> {
     let mut options = Options::default();
     title.clone_into(&mut options.title);
-    "ns".clone_into(&mut options.count_name);
+    unit.clone_into(&mut options.count_name);
     // Green for guests, orange for the kernel.
     options.colors = Palette::Multi(MultiPalette::Java);
     options.hash = true;
@@ -123,7 +133,7 @@ nginx 100 1.000003:          1 instructions:u:
     fn a_picture_says_what_it_is() {
         let folded = fold(SAMPLES.as_bytes()).expect("samples");
         let about = ["command: perf record --all".to_owned(), "commit: abc".to_owned()];
-        let svg = draw("add_headers", &about, &folded).expect("a picture");
+        let svg = draw("add_headers", &about, &folded, "ns").expect("a picture");
         assert!(svg.contains("\n<!-- weir\ncommand: perf record - -all\ncommit: abc\n-->\n"), "{svg}");
         assert!(svg.starts_with("<?xml") && svg.contains("guest::inner") && svg.contains(">add_headers<"));
     }

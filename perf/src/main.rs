@@ -6,6 +6,7 @@
 //! | `metrics` | the file as Prometheus' text or as JSON |
 //! | `top` | a view of filters in the terminal, refreshed |
 //! | `flamegraph` | samples of Linux's `perf` as a picture |
+//! | `profile` | what a worker that looks at itself has seen, as a picture or for other tools |
 //! | `dashboard` | the same and more in a browser: live, and what benches, load tests and profilers have found |
 //! | `load` | load profiles: nginx with filters beside the same without, and two such runs compared |
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod dashboard;
 mod flamegraph;
 mod load;
 mod metrics;
+mod profile;
 mod top;
 
 /// Reads the metrics of nginx with Weir's module, and measures what filters cost.
@@ -63,6 +65,9 @@ enum Command {
     },
     /// Draws what `perf script` has printed: reads that, and writes an SVG.
     Flamegraph(flamegraph::Arguments),
+    /// Has a worker of nginx look where its time goes, filters' functions included, and draws that. nginx needs a
+    /// location with "weir_profile".
+    Profile(profile::Arguments),
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments),
         Command::Compare { first, second } => load::compare::run(&first, &second).map(|()| true),
         Command::Dashboard(arguments) => dashboard::run(arguments).map(|()| true),
+        Command::Profile(arguments) => profile::run(&arguments).map(|()| true),
         Command::Flamegraph(arguments) => flamegraph::run(&arguments).map(|()| true),
     };
     match result {

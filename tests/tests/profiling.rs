@@ -1,9 +1,17 @@
-//! What profilers are told of guests.
+//! What profilers are told of guests, and workers that profile themselves.
 #![allow(missing_docs, reason = "a test")]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::Read as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
-use weir_tests::{Conf, Nginx};
+use flate2::read::GzDecoder;
+use weir_tests::{Conf, Connection, Nginx, Protocol, Request, Response, paths, wait};
 
 fn map(pid: u32) -> PathBuf {
     PathBuf::from(format!("/tmp/perf-{pid}.map"))
@@ -46,4 +54,232 @@ fn a_worker_writes_where_guests_functions_are_as_long_as_it_lives() {
     assert!(!map(nginx.worker_pid()).exists(), "off by default");
     let ended = Nginx::check(&conf.wasm("perf_map perhaps;"));
     assert!(ended.stderr.contains("it must be \"on\" or \"off\""), "{}", ended.stderr);
+}
+
+/// What of pprof's format is looked at (`proto/profile.proto` of google/pprof).
+mod pprof {
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Profile {
+        #[prost(message, repeated, tag = "2")]
+        pub(super) samples: Vec<Sample>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) mappings: Vec<Mapping>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) locations: Vec<Location>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) functions: Vec<Function>,
+        #[prost(string, repeated, tag = "6")]
+        pub(super) strings: Vec<String>,
+        #[prost(int64, tag = "10")]
+        pub(super) duration: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Sample {
+        #[prost(uint64, repeated, tag = "1")]
+        pub(super) locations: Vec<u64>,
+        #[prost(int64, repeated, tag = "2")]
+        pub(super) values: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Mapping {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(int64, tag = "5")]
+        pub(super) name: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Location {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) mapping: u64,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) lines: Vec<Line>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Line {
+        #[prost(uint64, tag = "1")]
+        pub(super) function: u64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Function {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) name: i64,
+    }
+
+    impl Profile {
+        fn string(&self, place: i64) -> &str {
+            &self.strings[usize::try_from(place).expect("a place")]
+        }
+
+        /// The functions of a sample, the innermost first, each with the file that it is in.
+        pub(super) fn stack(&self, sample: &Sample) -> Vec<(&str, &str)> {
+            let frame = |id: &u64| {
+                let location = self.locations.iter().find(|one| one.id == *id).expect("a location");
+                let function = location.lines[0].function;
+                let function = self.functions.iter().find(|one| one.id == function).expect("a function");
+                let mapping = self.mappings.iter().find(|one| one.id == location.mapping);
+                (self.string(function.name), mapping.map_or("", |mapping| self.string(mapping.name)))
+            };
+            sample.locations.iter().map(frame).collect()
+        }
+    }
+}
+
+const PROFILED: &str = "keepalive_requests 1000000000;
+    location = / { proxy_wasm add_headers; proxy_wasm regexes; return 200 ok; }
+    location = /faults { proxy_wasm faults; return 200 ok; }
+    location = /profile { weir_profile; }";
+
+fn profiled() -> Conf {
+    Conf::new().guest("add_headers").guest("regexes").guest("faults").workers(1).server(PROFILED)
+}
+
+/// Asks for `target`, while `load` is called over and over with a connection of its own.
+fn under_load(nginx: &Nginx, target: &str, load: impl Fn(&mut Connection, usize) + Sync) -> Response {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut connection = nginx.connect(Protocol::Http1);
+            let mut number = 0;
+            while !done.load(Ordering::Relaxed) {
+                load(&mut connection, number);
+                number += 1;
+            }
+        });
+        let response = scope.spawn(|| nginx.connect(Protocol::Http1).get(target)).join();
+        done.store(true, Ordering::Relaxed);
+        response.expect("an answer")
+    })
+}
+
+/// A request whose path keeps the filter with regular expressions busy.
+fn plain(connection: &mut Connection, _: usize) {
+    let _ = connection.get(&format!("/?{}", "a-b/".repeat(500))).expect_status(200);
+}
+
+#[test]
+fn a_worker_tells_where_its_time_goes_through_guests() {
+    let nginx = Nginx::start(profiled());
+    let response = under_load(&nginx, "/profile?seconds=2&hz=1000", plain).expect_status(200);
+    assert_eq!(response.header("content-type"), Some("application/octet-stream"));
+    let mut message = Vec::new();
+    GzDecoder::new(&response.body[..]).read_to_end(&mut message).expect("gzip");
+    let profile = <pprof::Profile as prost::Message>::decode(&message[..]).expect("a profile");
+    assert!(profile.duration >= 2_000_000_000, "{}", profile.duration);
+    let stacks: Vec<_> = profile.samples.iter().map(|sample| profile.stack(sample)).collect();
+    let in_guest = |stack: &&Vec<(&str, &str)>| stack.iter().any(|(_, file)| *file == "guests");
+    let through: Vec<_> = stacks.iter().filter(in_guest).collect();
+    assert!(!through.is_empty(), "{stacks:#?}");
+    // From main() to the guest, and from there to what it calls, in one stack.
+    let has = |stack: &[(&str, &str)], name: &str| stack.iter().any(|(function, _)| function.contains(name));
+    let whole = through.iter().filter(|stack| {
+        let names = ["proxy_on_", "weir_core::chain::Chain", "ngx_worker_process_cycle", "main"];
+        names.iter().all(|name| has(stack, name))
+    });
+    assert!(whole.count() * 10 >= through.len() * 9, "{through:#?}");
+    assert!(through.iter().any(|stack| has(stack, "regex")), "guests' inner functions: {through:#?}");
+    assert!(through.iter().any(|stack| has(stack, "HostFunc") || has(stack, "abi::")), "{through:#?}");
+}
+
+#[test]
+fn stacks_are_text_for_other_tools_and_a_picture() {
+    let nginx = Nginx::start(profiled());
+    let response = under_load(&nginx, "/profile?seconds=1&hz=1000&format=folded", plain).expect_status(200);
+    let text = response.text();
+    let line = text.lines().find(|line| line.contains("proxy_on_request_headers_[j]"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(line.rsplit_once(' ').is_some_and(|(_, time)| time.parse::<u64>().is_ok()), "{line}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("http://{}/profile", nginx.address());
+    let weir = |name: &str, pid: u32| {
+        let mut command = Command::new(paths::weir());
+        command.args(["profile", &url, "--seconds", "1", "--hz", "1000", "--pid", &pid.to_string(), "--out"]);
+        command.arg(folder.path().join(name));
+        command.stderr(Stdio::piped()).spawn().expect("weir runs")
+    };
+    for (name, begins) in [("a.svg", &b"<?xml"[..]), ("a.pb.gz", &[0x1f, 0x8b]), ("a.folded", b"")] {
+        let mut child = weir(name, nginx.worker_pid());
+        let mut connection = nginx.connect(Protocol::Http1);
+        while child.try_wait().expect("a child").is_none() {
+            plain(&mut connection, 0);
+        }
+        let output = child.wait_with_output().expect("a child");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let written = fs::read(folder.path().join(name)).expect("a file");
+        assert!(written.starts_with(begins) && !written.is_empty(), "{name}");
+        if name.ends_with(".svg") {
+            assert!(String::from_utf8_lossy(&written).contains("proxy_on_request_headers"));
+        }
+    }
+}
+
+#[test]
+fn a_worker_makes_one_profile_at_a_time() {
+    let nginx = Nginx::start(profiled());
+    let mut first = nginx.raw();
+    first.write("GET /profile?seconds=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let _ = nginx.wait_for_log("this worker is profiled for 300 s, 99 times a second");
+    let _ = nginx.get("/profile?seconds=1").expect_status(409);
+    // It goes on with its work.
+    let _ = nginx.get("/").expect_status(200);
+    // Nobody waits for the first any more.
+    drop(first);
+    let next = wait::poll(|| Some(nginx.get("/profile?seconds=1")).filter(|response| response.status != 409));
+    assert_eq!(next.expect("an end").status, 200);
+
+    for (request, status) in [
+        (Request::get("/profile?seconds=301"), 400),
+        (Request::get("/profile?other=1"), 400),
+        (Request::get(&format!("/profile?pid={}", nginx.master_pid())), 421),
+        (Request::head("/profile"), 405),
+        (Request::post("/profile", "x"), 405),
+    ] {
+        let _ = nginx.send(request).expect_status(status);
+    }
+    let ended = Nginx::check(&Conf::new().server("location / { weir_metrics; weir_profile; }"));
+    assert!(
+        ended.stderr.contains("\"weir_profile\" stands in a location that has a handler"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_worker_that_ends_answers_with_what_it_has() {
+    let nginx = Nginx::start(profiled());
+    let mut raw = nginx.raw();
+    raw.write("GET /profile?seconds=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let _ = nginx.wait_for_log("this worker is profiled");
+    nginx.begin_to_stop();
+    let response = raw.response().expect_status(200);
+    assert!(response.body.starts_with(&[0x1f, 0x8b]));
+}
+
+#[test]
+fn faults_traps_and_samples_meet() {
+    let nginx = Nginx::start(profiled().wasm("failure_limit off; log_limit off;"));
+    let worker = nginx.worker_pid();
+    let response = under_load(&nginx, "/profile?seconds=3&hz=1000&format=folded", |connection, number| {
+        // Most leave an instance that is thrown away: the next one's writes fault.
+        let fault = ["unreachable", "panic", "stack", "oom", "none"][number % 5];
+        let request = Request::get("/faults").header("x-fault", fault);
+        let response = nginx.connect(Protocol::Http1).send(request);
+        assert_eq!(response.status, if fault == "none" { 200 } else { 500 }, "{fault}");
+        plain(connection, number);
+    });
+    let text = response.expect_status(200).text();
+    assert!(text.contains("faults") && text.contains("_[j]"), "{text}");
+    assert_eq!(nginx.worker_pid(), worker);
+    let _ = nginx.get("/").expect_status(200);
 }

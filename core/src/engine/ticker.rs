@@ -106,12 +106,12 @@ mod clock {
 
 /// Signal masks around the birth of a thread. `unsafe` since libc has no other interface to them.
 #[allow(unsafe_code, reason = "pthread_sigmask has no safe interface among our dependencies")]
-mod signals {
+pub(crate) mod signals {
     use std::mem::MaybeUninit;
 
     /// Runs `make` with all signals blocked but those that report a fault of the running thread itself (SIGSEGV,
     /// SIGBUS, SIGFPE, SIGILL, which wasmtime handles); a thread born in it inherits the mask.
-    pub(super) fn blocked<T>(make: impl FnOnce() -> T) -> T {
+    pub(crate) fn blocked<T>(make: impl FnOnce() -> T) -> T {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: `all` is memory for one signal set, which the call fills.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };

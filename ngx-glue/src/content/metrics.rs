@@ -15,7 +15,6 @@ use crate::{
     conf::{Location, Refusal},
     module::main_of,
     ngx::{
-        code,
         conf::Conf,
         content::{Content, Step},
         cycle::Cycle,
@@ -34,25 +33,12 @@ thread_local! {
 
 /// `weir_metrics;`
 pub(crate) fn directive(conf: &mut Conf<'_>, _: &Location) -> Result<(), Refusal> {
-    if conf.set_content_handler() {
+    if conf.set_content_handler::<Scrape>() {
         return Ok(());
     }
     Err("\"weir_metrics\" stands in a location that has a handler already: give it a location of its own"
         .to_owned()
         .into())
-}
-
-/// A request for the metrics begins: what answers it, or the status that does.
-pub(crate) fn begin(request: Request<'_>) -> Result<Scrape, isize> {
-    if !matches!(request.part(Part::Method), b"GET" | b"HEAD") {
-        return Err(code::of_status(405));
-    }
-    let metrics = Cycle::with_current(|cycle| main_of(cycle).and_then(|main| main.metrics.get().cloned()));
-    // Without a `wasm` block there is nothing to count.
-    let metrics = metrics.ok_or(code::of_status(404))?;
-    let accept = HeadersIn::of(request).list().named(b"accept").map(|field| field.value().to_vec());
-    let format = Format::accepted(&accept.collect::<Vec<_>>().join(&b","[..]));
-    Ok(Scrape { metrics, format, text: None })
 }
 
 /// A text of all metrics in the making.
@@ -64,6 +50,19 @@ pub(crate) struct Scrape {
 }
 
 impl Content for Scrape {
+    fn begin(request: Request<'_>) -> Result<Self, u16> {
+        if !matches!(request.part(Part::Method), b"GET" | b"HEAD") {
+            return Err(405);
+        }
+        let metrics =
+            Cycle::with_current(|cycle| main_of(cycle).and_then(|main| main.metrics.get().cloned()));
+        // Without a `wasm` block there is nothing to count.
+        let metrics = metrics.ok_or(404_u16)?;
+        let accept = HeadersIn::of(request).list().named(b"accept").map(|field| field.value().to_vec());
+        let format = Format::accepted(&accept.collect::<Vec<_>>().join(&b","[..]));
+        Ok(Self { metrics, format, text: None })
+    }
+
     fn step(&mut self) -> Step {
         let words = self.metrics.words();
         let Some(text) = &mut self.text else {
