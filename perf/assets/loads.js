@@ -85,7 +85,7 @@ function traffic({ run }) {
 }
 
 function facts({ name, run }) {
-  const pairs = [["file", name], ["profile", `${run.profile}: ${run.about}`], ["offered", `${short(run.offered)} requests each second`], ["date", date(run.time)], ["machine", run.machine]];
+  const pairs = [["file", name], ["profile", `${run.profile}: ${run.about}`], ["offered", `${short(run.offered)} requests each second`], ["date", date(run.time)], ["machine", run.machine], ["versions", run.versions], ["commit", run.commit]].filter(([, value]) => value);
   return h(
     "section",
     { class: "card wide" },

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Requests a second, in place of the profile's.
     #[arg(long)]
     rate: Option<f64>,
-    /// Seconds of each turn, in place of the profile's.
+    /// Seconds of each turn, in place of the profile's; it takes no longer to warm up then.
     #[arg(long)]
     seconds: Option<f64>,
     /// What `scripts/build` has made: sbin/nginx, modules/; found beside this program.
@@ -64,7 +64,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let mut profile = Profile::find(&arguments.profile)?;
     profile.rate = arguments.rate.unwrap_or(profile.rate);
-    profile.seconds = arguments.seconds.unwrap_or(profile.seconds);
+    if let Some(seconds) = arguments.seconds {
+        profile.seconds = seconds;
+        profile.ramp = profile.ramp.min(seconds);
+    }
     profile.check()?;
     let places = Places::find(arguments.edge.clone(), arguments.guests.clone())?;
     let stage = Stage::new(&profile, &places)?;
@@ -120,7 +123,7 @@ async fn measure(profile: &Profile, stage: &Stage<'_>, servers: &[Server]) -> Re
         }
     }
     bar.finish_and_clear();
-    Ok(Report::new(profile, sides))
+    Ok(Report::new(profile, sides, stage.versions()))
 }
 
 fn progress(profile: &Profile, servers: usize) -> ProgressBar {

@@ -57,6 +57,20 @@ fn h2load(port: u16) -> f64 {
     rate.unwrap_or_else(|| panic!("h2load has reported: {text}"))
 }
 
+/// Requests a second that wrk counts, when four connections to a port of the machine send one every 20 ms.
+fn wrk(port: u16) -> f64 {
+    let script = paths::repository("tests/tests").join("load/paced.lua");
+    let output = Command::new("wrk")
+        .args(["--threads=1", "--connections=4", "--duration=3s", "--script"])
+        .arg(script)
+        .arg(format!("http://127.0.0.1:{port}/static"))
+        .output()
+        .expect("the tool wrk; scripts/setup installs it");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    rate.unwrap_or_else(|| panic!("wrk has reported: {text}"))
+}
+
 fn number(report: &serde_json::Value, pointer: &str) -> f64 {
     report
         .pointer(pointer)
@@ -65,19 +79,89 @@ fn number(report: &serde_json::Value, pointer: &str) -> f64 {
 }
 
 #[test]
-fn the_rate_is_the_one_that_another_tool_has() {
+fn the_rate_is_the_one_that_other_tools_have() {
     let (passes, report, said) = load(PROFILE, &[]);
     assert!(passes, "{said}");
-    let theirs = {
-        let nginx = Nginx::start(Conf::new().server("location = /static { return 200 ok; }"));
-        h2load(nginx.address().port())
-    };
+    let nginx = Nginx::start(Conf::new().server("location = /static { return 200 ok; }"));
+    let port = nginx.address().port();
+    let theirs = [("h2load", h2load(port)), ("wrk", wrk(port))];
     for server in 0..2 {
         let ours = number(&report, &format!("/servers/{server}/rate"));
-        assert!((ours / theirs - 1.0).abs() < 0.1, "{ours} against {theirs} requests a second");
+        for (tool, theirs) in theirs {
+            assert!((ours / theirs - 1.0).abs() < 0.1, "{ours} against {tool}'s {theirs} requests a second");
+        }
         assert!(number(&report, &format!("/servers/{server}/latency/p99")) > 0.0);
         assert!(number(&report, &format!("/servers/{server}/cpu_us")) > 0.0);
     }
+}
+
+/// Runs a built-in profile for a short time, at a rate that a busy machine keeps; its report.
+fn shortened(profile: &str) -> serde_json::Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(paths::weir())
+        .args(["load", profile, "--seconds", "1", "--rate", "100", "--out"])
+        .arg(folder.path())
+        .arg("--edge")
+        .arg(paths::edge())
+        .arg("--guests")
+        .arg(paths::guests())
+        .output()
+        .expect("weir runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = fs::read_to_string(folder.path().join(profile).with_extension("json"));
+    let report = report.unwrap_or_else(|error| panic!("no report ({error}): {said}"));
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
+    assert!(text("versions").starts_with("nginx/") && text("versions").contains(", weir "), "{report:#}");
+    assert!(text("machine").contains(" × ") && number(&report, "/time") > 1e9, "{report:#}");
+    for (at, name) in ["off", "on"].into_iter().enumerate() {
+        assert_eq!(report.pointer(&format!("/servers/{at}/name")).and_then(|name| name.as_str()), Some(name));
+        assert!(number(&report, &format!("/servers/{at}/requests")) > 50.0, "{report:#}");
+        assert!(number(&report, &format!("/servers/{at}/memory_mib")) > 0.0, "{report:#}");
+    }
+    report
+}
+
+/// The share of requests to nginx with filters that failed.
+fn failed(report: &serde_json::Value) -> f64 {
+    let errors = report.pointer("/servers/1/errors").and_then(serde_json::Value::as_object);
+    let failed: f64 = errors.into_iter().flatten().filter_map(|(_, count)| count.as_f64()).sum();
+    failed / number(report, "/servers/1/requests")
+}
+
+#[test]
+fn smoke_is_served() {
+    let report = shortened("smoke");
+    assert!(failed(&report) == 0.0, "{report:#}");
+}
+
+#[test]
+fn the_mix_of_an_edge_node_is_served() {
+    let report = shortened("edge-mix");
+    assert!(failed(&report) == 0.0, "{report:#}");
+    for kind in ["static-h2-tls", "proxied", "api", "call-out", "local-reply"] {
+        assert!(number(&report, &format!("/servers/1/traffic/{kind}/requests")) > 0.0, "{report:#}");
+    }
+}
+
+#[test]
+fn a_soak_is_served() {
+    let report = shortened("soak");
+    assert!(failed(&report) == 0.0, "{report:#}");
+}
+
+#[test]
+fn a_filter_that_fails_does_not_disturb_others() {
+    let report = shortened("faults");
+    assert!(number(&report, "/servers/1/traffic/panics/requests") > 0.0, "{report:#}");
+    assert!(number(&report, "/servers/1/traffic/healthy/failed") == 0.0, "{report:#}");
+}
+
+#[test]
+fn reloads_and_kills_lose_next_to_nothing() {
+    let report = shortened("reload");
+    // What a killed worker had in hand is lost; the budget of the whole profile is 1 %.
+    assert!(failed(&report) < 0.05, "{report:#}");
 }
 
 #[test]

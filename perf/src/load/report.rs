@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -77,6 +78,13 @@ pub(crate) struct Report {
     pub(crate) time: u64,
     /// The processor, and how many of it.
     pub(crate) machine: String,
+    /// The versions of nginx and of this program, and so of the module that was built with it.
+    #[serde(default)]
+    pub(crate) versions: String,
+    /// The commit that is checked out where this program runs, with `+` where files have been changed since; empty
+    /// elsewhere.
+    #[serde(default)]
+    pub(crate) commit: String,
     /// The servers, that without filters first.
     pub(crate) servers: Vec<Server>,
     /// What the others need of what that one does.
@@ -180,7 +188,7 @@ pub(crate) struct Ratio {
 }
 
 impl Report {
-    pub(super) fn new(profile: &Profile, sides: Vec<Side>) -> Self {
+    pub(super) fn new(profile: &Profile, sides: Vec<Side>, versions: String) -> Self {
         let servers: Vec<_> = sides.iter().map(Side::result).collect();
         let mut ratios = Vec::new();
         if let (Some((off, others)), Some((off_side, other_sides))) =
@@ -205,6 +213,8 @@ impl Report {
             offered: profile.rate,
             time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             machine: machine(),
+            versions,
+            commit: commit(),
             servers,
             ratios,
             failed: Vec::new(),
@@ -312,9 +322,10 @@ impl Report {
     }
 
     pub(super) fn markdown(&self) -> String {
-        let Self { profile, about, offered, machine, .. } = self;
+        let Self { profile, about, offered, machine, versions, commit, .. } = self;
+        let commit = if commit.is_empty() { String::new() } else { format!("; commit {commit}") };
         let mut text = format!(
-            "# Load profile {profile}\n\n{about} {offered} requests a second; {machine}.\n\n{}",
+            "# Load profile {profile}\n\n{about} {offered} requests a second; {machine}; {versions}{commit}.\n\n{}",
             self.table()
         );
         for sentence in &self.failed {
@@ -368,6 +379,17 @@ fn machine() -> String {
     format!("{cores} × {}", model.map_or("unknown processor", |(_, name)| name))
 }
 
+/// What git says of the folder that this runs in; nothing where that is no repository.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return String::new() };
+    let changed = git(&["status", "--porcelain"]).is_none_or(|files| !files.is_empty());
+    if changed { commit + "+" } else { commit }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -397,10 +419,10 @@ mod tests {
         let mut profile = Profile::find("smoke").expect("well-formed");
         profile.budgets.cpu = Some(2.0);
         profile.budgets.errors = Some(0.0);
-        let good = Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)]);
+        let good = Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)], "nginx/1".to_owned());
         assert_eq!(good.failed, Vec::<String>::new());
         assert!((good.ratios[0].cpu - 1.5).abs() < 1e-9);
-        let bad = Report::new(&profile, vec![side("off", 100, 0), side("on", 250, 1)]);
+        let bad = Report::new(&profile, vec![side("off", 100, 0), side("on", 250, 1)], "nginx/1".to_owned());
         assert!(
             bad.failed.iter().any(|sentence| sentence.contains("CPU") && sentence.contains("2.5")),
             "{bad:?}"
@@ -412,10 +434,12 @@ mod tests {
     #[test]
     fn a_report_is_read_back() {
         let profile = Profile::find("smoke").expect("well-formed");
-        let report = Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)]);
+        let report =
+            Report::new(&profile, vec![side("off", 100, 0), side("on", 150, 0)], "nginx/1".to_owned());
         let text = serde_json::to_string(&report).expect("JSON");
         let read: Report = serde_json::from_str(&text).expect("a report");
         assert_eq!(read.servers.len(), 2);
-        assert!(report.markdown().contains("| on "));
+        let text = report.markdown();
+        assert!(text.contains("| on ") && text.contains("; nginx/1"), "{text}");
     }
 }

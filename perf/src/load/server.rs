@@ -124,6 +124,14 @@ impl<'a> Stage<'a> {
         &self.certificate
     }
 
+    /// What nginx calls itself, and the version of this program, with which the module was built.
+    pub(super) fn versions(&self) -> String {
+        let said = Command::new(&self.places.nginx).arg("-v").output().map(|output| output.stderr);
+        let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+        let nginx = said.trim().rsplit_once(' ').map_or("nginx", |(_, version)| version);
+        format!("{nginx}, weir {}", env!("CARGO_PKG_VERSION"))
+    }
+
     /// Starts nginx, with filters or without.
     ///
     /// # Errors
