@@ -37,6 +37,7 @@ const LAYOUT: &str = r#"
     (memory (export "memory") 64)
     (data (i32.const 1024) "x-header")
     (data (i32.const 1040) "plugin_name")
+    (data (i32.const 1056) "x-adding")
     (data (i32.const 2048) "\01\00\00\00\08\00\00\00\08\00\00\00x-header\00x-header\00")
     (func (export "malloc") (param i32) (result i32) (i32.const 2097152))"#;
 
@@ -104,6 +105,38 @@ const CALLS: &[Call] = &[
         params: "i32 i32 i32 i32 i32",
         arguments: "(i32.const 0) (i32.const 1024) (i32.const 8) (i32.const 65536) (i32.const SIZE)",
         before: NONE,
+        sizes: &[16, 1024],
+    },
+    Call {
+        from: "env",
+        // What has been added right before, which is measured too.
+        name: "proxy_remove_header_map_value",
+        params: "i32 i32 i32",
+        arguments: "(block (result i32)
+            (drop (call $before (i32.const 0) (i32.const 1056) (i32.const 8) (i32.const 65536) (i32.const SIZE)))
+            (i32.const 0))
+            (i32.const 1056) (i32.const 8)",
+        before: (
+            r#"(import "env" "proxy_add_header_map_value"
+                (func $before (param i32 i32 i32 i32 i32) (result i32)))"#,
+            "",
+        ),
+        sizes: &[16, 1024],
+    },
+    Call {
+        from: "env",
+        // What has been enqueued right before, which is measured too.
+        name: "proxy_dequeue_shared_queue",
+        params: "i32 i32 i32",
+        arguments: "(block (result i32)
+            (drop (call $enqueue (i32.load (i32.const 32)) (i32.const 65536) (i32.const SIZE)))
+            (i32.load (i32.const 32)))
+            (i32.const 0) (i32.const 4)",
+        before: (
+            r#"(import "env" "proxy_register_shared_queue" (func $before (param i32 i32 i32) (result i32)))
+               (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))"#,
+            "(drop (call $before (i32.const 1024) (i32.const 8) (i32.const 32)))",
+        ),
         sizes: &[16, 1024],
     },
     Call {
@@ -274,6 +307,17 @@ const fn at_once(size: usize) -> u64 {
     if size >= 65536 { 32 } else { 1024 }
 }
 
+/// So many calls, `most` in each callback; how long they take.
+fn repeated(request: &Request, chain: &RefCell<Chain<Memory>>, calls: u64, most: u64) -> Duration {
+    let (mut left, mut spent) = (calls, Duration::ZERO);
+    while left > 0 {
+        let count = left.min(most);
+        spent += body(request, &mut chain.borrow_mut(), usize::try_from(count).unwrap_or(1));
+        left -= count;
+    }
+    spent
+}
+
 fn host_functions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hostcall");
     for call in CALLS {
@@ -295,18 +339,33 @@ fn host_functions(criterion: &mut Criterion) {
             };
             group.bench_function(name, |bencher| {
                 let (_, request, chain) = &*begun;
-                bencher.iter_custom(|calls| {
-                    let mut left = calls;
-                    let mut spent = Duration::ZERO;
-                    while left > 0 {
-                        let count = left.min(at_once(*size));
-                        spent += body(request, &mut chain.borrow_mut(), usize::try_from(count).unwrap_or(1));
-                        left -= count;
-                    }
-                    spent
-                });
+                bencher.iter_custom(|calls| repeated(request, chain, calls, at_once(*size)));
             });
         }
+    }
+    group.finish();
+}
+
+/// All of a request's body is read, which is in so many parts of so many bytes.
+fn body_views(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("body_view");
+    let Some(call) = CALLS.iter().find(|call| call.name == "proxy_get_buffer_bytes") else { return };
+    for (parts, bytes) in
+        [(1, 1024), (1, 65536), (16, 4096), (64, 1024), (1, 1 << 20), (32, 32768), (256, 4096)]
+    {
+        let size = parts * bytes;
+        let text = guest(call, size);
+        let begun = LazyCell::new(|| {
+            let bench = Bench::new(&Case::shared(Guest::Text(&text)));
+            let (request, chain) = at_body(&bench, 0);
+            request.edit().buffers.insert(BufferType::HttpRequestBody, vec![vec![b'a'; bytes]; parts]);
+            (bench, request, RefCell::new(chain))
+        });
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(format!("{parts}x{bytes}"), |bencher| {
+            let (_, request, chain) = &*begun;
+            bencher.iter_custom(|calls| repeated(request, chain, calls, at_once(size)));
+        });
     }
     group.finish();
 }
@@ -329,5 +388,5 @@ fn callbacks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, callbacks, host_functions);
+criterion_group!(benches, callbacks, host_functions, body_views);
 criterion_main!(benches);

@@ -54,6 +54,36 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A filter without callbacks, which writes to no page.
+const EMPTY: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
+
+/// An instance is checked out and given back, without a callback in between, by the way it is put back and by how many
+/// the pool has room for.
+fn check_out(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("check_out");
+    group.throughput(Throughput::Elements(1));
+    for (name, isolation, tracking) in [
+        ("shared", Isolation::None, Tracking::Auto),
+        ("protect", Isolation::Stream, Tracking::Protect),
+        ("scan", Isolation::Stream, Tracking::Scan),
+        ("renew", Isolation::Stream, Tracking::Renew),
+    ] {
+        for instances in [16, 200, 1000] {
+            let case = Case { isolation, tracking, instances, ..Case::new(Guest::Text(EMPTY)) };
+            let bench = LazyCell::new(|| Bench::new(&case));
+            group.bench_function(format!("{name}/{instances}"), |bencher| {
+                let bench = &*bench;
+                let request = bench.request();
+                bencher.iter(|| bench.begin(&request).finish());
+            });
+        }
+    }
+    group.finish();
+}
+
 /// A chain of so many filters of one module that do nothing: in one instance, and in one for each of them.
 fn chains(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chain");
@@ -138,5 +168,5 @@ fn headers20(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, chains, first_writes, headers20);
+criterion_group!(benches, requests, check_out, chains, first_writes, headers20);
 criterion_main!(benches);

@@ -6,8 +6,8 @@
 //!
 //! | bench | workload |
 //! |---|---|
-//! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn; chains; the first write to a page; twenty headers set, read and removed |
-//! | `hostcalls` | calls into a guest and out of it; each host function, by the size of what it is given |
+//! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn; check-out alone, by the size of the pool; chains; the first write to a page; twenty headers set, read and removed |
+//! | `hostcalls` | calls into a guest and out of it; each host function, by the size of what it is given; bodies by their parts |
 //! | `pairs` | the codec of header maps |
 //! | `shared` | metrics, shared data and queues, with one thread and with two; ten thousand metrics written out |
 //! | `start` | what a start of nginx does: engine, compiling, artefacts, images |

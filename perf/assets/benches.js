@@ -4,23 +4,24 @@ import { Chart } from "./chart.js";
 import { field, h, setOptions, table } from "./dom.js";
 import { date, ofUnit, ratio } from "./format.js";
 
-/** How much more is worth a word: as much as the gate allows (benches/budgets.toml). */
+/** How much more is worth a word where a run does not say: as much as the gate allows by itself. */
 const TOLERANCE = { ns: 0.15, instructions: 0.05 };
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** What a bench did in one run, and how that compares with the run before. */
-function compare(now, before) {
+/** What a bench did in one run, and how that compares with its budget and with the run before. */
+function compare(run, now, before) {
+  const over = now.budget && now.low > now.budget.most ? "over its budget" : "";
   if (!before) {
-    return { ratio: null, verdict: "" };
+    return { ratio: null, verdict: over };
   }
   const ratio = now.value / before.value;
-  const tolerance = TOLERANCE[now.unit] ?? 0.15;
+  const tolerance = run.tolerance?.[now.unit] ?? TOLERANCE[now.unit] ?? 0.15;
   // Times are noisy: rounds of both runs must not overlap.
   const exact = now.unit === "instructions";
   const slower = ratio > 1 + tolerance && (exact || now.low > before.high);
   const faster = ratio < 1 - tolerance && (exact || now.high < before.low);
-  return { ratio, verdict: slower ? "slower" : faster ? "faster" : "" };
+  return { ratio, verdict: over || (slower ? "slower" : faster ? "faster" : "") };
 }
 
 /** Runs of each bench on `machine`: a map of name to `[{run, result, ratio, verdict}, …]`, oldest first. */
@@ -29,7 +30,7 @@ function byBench(runs, machine) {
   for (const run of runs.filter((run) => run.machine === machine)) {
     for (const result of run.results) {
       const history = benches.get(result.name) ?? [];
-      history.push({ run, result, ...compare(result, history.at(-1)?.result) });
+      history.push({ run, result, ...compare(run, result, history.at(-1)?.result) });
       benches.set(result.name, history);
     }
   }
@@ -56,7 +57,13 @@ function spark(history) {
 }
 
 function verdictOf(verdict) {
-  return h("td", { class: { slower: "bad", faster: "good" }[verdict] ?? null }, verdict && (verdict === "slower" ? "▲ slower" : "▼ faster"));
+  const good = verdict === "faster";
+  return h("td", { class: verdict ? (good ? "good" : "bad") : null }, verdict && `${good ? "▼" : "▲"} ${verdict}`);
+}
+
+/** The most that a bench may take, by what was measured in the same run. */
+function budgetOf({ budget }, format) {
+  return h("td", { class: "number", title: budget?.why ?? null }, budget ? format(budget.most) : "–");
 }
 
 /** Everything that is known of one bench. */
@@ -82,7 +89,7 @@ function detail(name, history) {
     [{ name: "value", values: pick("value") }, { name: "highest", values: pick("high") }, { name: "lowest", values: pick("low") }],
     [[1, 2]],
   );
-  const runs = table(`Runs of ${name}`, ["Commit", "Date", "Machine", "", "Value", "Lowest", "Highest", "To the run before"], 4);
+  const runs = table(`Runs of ${name}`, ["Commit", "Date", "Machine", "", "Value", "Lowest", "Highest", "To the run before", "Budget"], 4);
   runs.body.append(...history.toReversed().map(({ run, result, ratio: change, verdict }) => h(
     "tr",
     {},
@@ -91,6 +98,7 @@ function detail(name, history) {
     h("td", {}, run.machine),
     verdictOf(verdict),
     ...[format(result.value), format(result.low), format(result.high), ratio(change)].map((text) => h("td", { class: "number" }, text)),
+    budgetOf(result, format),
   )));
   const element = h("div", { class: "cards" }, chart.element, h("section", { class: "card wide" }, runs.element));
   return { element, close: () => chart.close() };
@@ -124,7 +132,7 @@ export function open([wanted]) {
   function draw() {
     const benches = byBench(runs, machine.value);
     const rows = [...benches].filter(([name]) => name.includes(search.value.trim()));
-    const { element: box, body } = table("The last run of each bench; a click shows all of them", ["Bench", "", "Way", "Last", "Before", "Last to before", "Commit"], 3);
+    const { element: box, body } = table("The last run of each bench; a click shows all of them", ["Bench", "", "Way", "Last", "Before", "Last to before", "Budget", "Commit"], 3);
     body.append(...rows.map(([name, history]) => {
       const { run, result, ratio: change, verdict } = history.at(-1);
       const format = ofUnit(result.unit);
@@ -140,11 +148,16 @@ export function open([wanted]) {
         verdictOf(verdict),
         h("td", {}, spark(history)),
         ...[format(result.value), before ? format(before.value) : "–", ratio(change)].map((text) => h("td", { class: "number" }, text)),
+        budgetOf(result, format),
         h("td", { class: "number" }, h("code", {}, run.commit.slice(0, 8))),
       );
     }));
-    const slower = [...benches.values()].filter((history) => history.at(-1).verdict === "slower").length;
-    list.replaceChildren(h("p", { class: slower ? "bad" : "note" }, `${slower} of ${benches.size} benches are slower than in the run before.`), box);
+    const found = (verdict) => [...benches.values()].filter((history) => history.at(-1).verdict === verdict).length;
+    const [slower, over] = [found("slower"), found("over its budget")];
+    list.replaceChildren(
+      h("p", { class: slower || over ? "bad" : "note" }, `${slower} of ${benches.size} benches are slower than in the run before, ${over} are over their budgets.`),
+      box,
+    );
     list.hidden = runs.length === 0;
   }
 

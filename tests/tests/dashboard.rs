@@ -253,7 +253,7 @@ fn history() -> String {
     let run = |commit: &str, time: u64, slow: f64| {
         let result = |name: &str, value: f64| json!({"name": name, "unit": "ns", "value": value, "low": value * 0.98, "high": value * 1.02});
         let counted = json!({"name": "instructions/request/noop", "unit": "instructions", "value": 8109.0,
-            "low": 8109.0, "high": 8110.0});
+            "low": 8109.0, "high": 8110.0, "budget": {"most": 8000.0, "why": "15 % over the committed 6957"}});
         let results = [result("pairs/decode/10", 700.0 * slow), result("requests/noop/own", 900.0), counted];
         json!({"commit": commit, "time": time, "machine": "2 × a processor", "results": results}).to_string()
     };
@@ -322,7 +322,11 @@ fn benches_that_have_become_slower_are_marked_and_lead_to_their_numbers() {
     let dashboard = Dashboard::start(&file, folder.path(), "127.0.0.1:0");
     let browser = Browser::start();
     browser.open(&dashboard.url("benches"));
-    browser.wait_for("document.body.innerText.includes('1 of 3 benches are slower')");
+    browser.wait_for(
+        "document.body.innerText.includes('1 of 3 benches are slower than in the run before, 1 are over')",
+    );
+    let row = browser.text("tr[data-name='instructions/request/noop']");
+    assert!(row.contains("over its budget") && row.contains("8,000"), "{row}");
     let row = browser.text("tr[data-name='pairs/decode/10']");
     for text in ["slower", "980 ns", "707 ns", "× 1.386", "cccccccc"] {
         assert!(row.contains(text), "{row}");

@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let io = |error: std::io::Error| format!("the report cannot be written: {error}");
     write(&arguments.out, &origin, &findings).map_err(io)?;
     if let Some(history) = &arguments.history {
-        append(history, &origin, &measured.0).map_err(io)?;
+        append(history, &origin, &measured.0, &budgets).map_err(io)?;
     }
     print!("{}", table(&findings));
     let missing = forgotten(&budgets, &measured.0, arguments.tools.is_some());

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    budgets::Budgets,
+    budgets::{Budgets, Instructions},
     measure::{INSTRUCTIONS, Measured},
 };
 
@@ -77,6 +77,22 @@ pub fn judge(budgets: &Budgets, head: &Measured, base: Option<&Measured>) -> Vec
         }
     }
     findings
+}
+
+/// The most that the bench `name` may take by `budgets`, as was measured in the same run, and what that is made of; `None`
+/// where only base bounds it.
+#[must_use]
+pub fn most(budgets: &Budgets, measured: &Measured, name: &str) -> Option<(f64, String)> {
+    let Instructions { tolerance, counts } = &budgets.instructions;
+    let committed = counts.get(name).map(|count| {
+        (count * (1.0 + tolerance), format!("{:.0} % over the committed {count:.0}", tolerance * 100.0))
+    });
+    let relations = budgets.relation.iter().filter(|relation| relation.bench == name);
+    let related = relations.filter_map(|relation| {
+        let other = fastest(measured.get(&relation.of)?);
+        Some((relation.most * other, format!("{} times {}", relation.most, relation.of)))
+    });
+    committed.into_iter().chain(related).min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// Names of `budgets` that nothing was measured for, so that a bench that has another name now is not forgotten.

@@ -10,7 +10,8 @@ use std::{
 use serde_json::json;
 
 use super::{
-    judge::{Finding, typical},
+    Budgets,
+    judge::{Finding, most, typical},
     measure::{INSTRUCTIONS, Measured},
 };
 
@@ -76,23 +77,29 @@ pub fn write(folder: &Path, origin: &Origin, findings: &[Finding]) -> std::io::R
     fs::write(folder.join("gate.json"), format!("{object:#}\n"))
 }
 
-/// Appends one line to the history in `file`: commit, time, machine, and for each bench its name, unit, value and the
-/// lowest and highest round.
+/// Appends one line to the history in `file`: commit, time, machine, how much slower than base a bench may be, and for
+/// each bench its name, unit, value, the lowest and highest round, and the most that it may take by `budgets`.
 ///
 /// # Errors
 /// What the system said.
-pub fn append(file: &Path, origin: &Origin, measured: &Measured) -> std::io::Result<()> {
+pub fn append(file: &Path, origin: &Origin, measured: &Measured, budgets: &Budgets) -> std::io::Result<()> {
     let results = measured.iter().map(|(name, rounds)| {
         let unit = if name.starts_with(INSTRUCTIONS) { "instructions" } else { "ns" };
         let low = rounds.iter().copied().fold(f64::INFINITY, f64::min);
         let high = rounds.iter().copied().fold(0.0, f64::max);
-        json!({"name": name, "unit": unit, "value": typical(name, rounds), "low": low, "high": high})
+        let mut result =
+            json!({"name": name, "unit": unit, "value": typical(name, rounds), "low": low, "high": high});
+        if let Some((most, why)) = most(budgets, measured, name) {
+            result["budget"] = json!({"most": most, "why": why});
+        }
+        result
     });
     let results: Vec<_> = results.collect();
     let line = json!({
         "commit": origin.commit,
         "time": origin.time,
         "machine": origin.machine,
+        "tolerance": {"ns": budgets.against_base.time, "instructions": budgets.against_base.instructions},
         "results": results,
     });
     let mut file = OpenOptions::new().append(true).create(true).open(file)?;
@@ -102,7 +109,7 @@ pub fn append(file: &Path, origin: &Origin, measured: &Measured) -> std::io::Res
 #[cfg(test)]
 mod tests {
     use super::{Origin, append, table};
-    use crate::gate::judge::Finding;
+    use crate::gate::{Budgets, budgets::Relation, judge::Finding};
 
     #[test]
     fn what_has_failed_comes_first() {
@@ -131,8 +138,12 @@ mod tests {
         let file = folder.path().join("history.jsonl");
         let origin = Origin { commit: "abc".to_owned(), time: 7, machine: "2 × x".to_owned() };
         let measured = [("a".to_owned(), vec![3.0, 1.0, 2.0])].into();
+        let budgets = Budgets {
+            relation: vec![Relation { bench: "a".to_owned(), of: "a".to_owned(), most: 1.5 }],
+            ..Budgets::default()
+        };
         for _ in 0..2 {
-            append(&file, &origin, &measured).expect("written");
+            append(&file, &origin, &measured, &budgets).expect("written");
         }
         let text = std::fs::read_to_string(&file).expect("a file");
         assert_eq!(text.lines().count(), 2);
@@ -140,7 +151,9 @@ mod tests {
             serde_json::from_str(text.lines().next().unwrap_or_default()).expect("JSON");
         assert_eq!(
             line["results"][0],
-            serde_json::json!({"name": "a", "unit": "ns", "value": 2.0, "low": 1.0, "high": 3.0})
+            serde_json::json!({"name": "a", "unit": "ns", "value": 2.0, "low": 1.0, "high": 3.0,
+                "budget": {"most": 1.5, "why": "1.5 times a"}})
         );
+        assert_eq!(line["tolerance"], serde_json::json!({"ns": 0.15, "instructions": 0.05}));
     }
 }
