@@ -22,7 +22,7 @@ use crate::{
     filter::Callback,
     host::{Host, Maps, StreamHost},
     instance::{Asked, Instance, Params, Returned},
-    metrics::recorder::{self, Event},
+    metrics::recorder::{self, Event, Moment},
     plan::{ChainId, StepPlan},
     pool::Lease,
     shard::Inner,
@@ -98,6 +98,8 @@ pub struct Chain<H: Host> {
     failed: Option<u16>,
     /// When the client may ask again, where the failure knows that.
     retry_after: Option<Duration>,
+    /// When the last callback ended, while nothing but another one comes next.
+    ended: Option<Moment>,
     finished: bool,
 }
 
@@ -114,6 +116,7 @@ impl<H: Host> Chain<H> {
             policy,
             failed: None,
             retry_after: None,
+            ended: None,
             finished: false,
         };
         chain.create_contexts();
@@ -162,7 +165,10 @@ impl<H: Host> Chain<H> {
         }
         let lease = &mut self.leases[self.steps[at].lease];
         let (created, asked) = lease.with(Callback::ContextCreate, |instance| {
-            (instance.create_stream(step.root, at, &self.stream), instance.asked())
+            instance.follow(self.ended);
+            let created = instance.create_stream(step.root, at, &self.stream);
+            self.ended = instance.ended();
+            (created, instance.asked())
         })?;
         if created.is_err() && asked.local_response != ContextId::NONE {
             self.stream.withdraw_local_response();
@@ -194,6 +200,7 @@ impl<H: Host> Chain<H> {
     /// For a response it may be called again after a verdict other than `Continue` and `Pause`, once another response
     /// has been put in its place: it goes on with the filters that have not seen one.
     pub fn headers(&mut self, direction: Direction, end_of_stream: bool) -> Verdict {
+        self.ended = None;
         let flow = self.flow_mut(direction);
         flow.headers_only = end_of_stream;
         // Whoever held the response that this one replaces does not hold this one.
@@ -209,11 +216,13 @@ impl<H: Host> Chain<H> {
     /// `Continue` lets what the buffer holds now go on, and [`ended`](Self::ended) says whether that is the last;
     /// after `Pause` a filter holds it.
     pub fn body(&mut self, direction: Direction, end_of_stream: bool) -> Verdict {
+        self.ended = None;
         self.run_body(direction, 0, end_of_stream)
     }
 
     /// Trailers have come; the body is complete. `Continue` lets what the buffer holds now go on before them.
     pub fn trailers(&mut self, direction: Direction) -> Verdict {
+        self.ended = None;
         self.run_trailers(direction)
     }
 
@@ -221,6 +230,7 @@ impl<H: Host> Chain<H> {
     /// another request. Where it holds none nothing happens. Verdicts are those of what goes on;
     /// [`headers_passed`](Self::headers_passed) tells whether headers do.
     pub fn resume(&mut self, direction: Direction, at: usize) -> Verdict {
+        self.ended = None;
         if at >= self.steps.len() {
             return Verdict::Continue;
         }
@@ -300,12 +310,16 @@ impl<H: Host> Chain<H> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        self.end_contexts(|instance, context, lasting| {
-            instance.end_stream(context, lasting).and_then(|()| instance.end_completed())
+        self.ended = None;
+        self.end_contexts(|instance, context, lasting, ended| {
+            instance.follow(*ended);
+            let done = instance.end_stream(context, lasting);
+            *ended = instance.ended();
+            done.and_then(|()| instance.end_completed())
         });
         // What a filter has put off in an instance of the request's own ends when all others are done.
         self.end_contexts(
-            |instance, context, lasting| {
+            |instance, context, lasting, _| {
                 if lasting { Ok(()) } else { instance.end_deferred(context) }
             },
         );
@@ -337,7 +351,10 @@ impl<H: Host> Chain<H> {
 
     /// Does `end` to each filter's context, told whether the instance lives on; contexts of those that have failed are
     /// forgotten.
-    fn end_contexts(&mut self, end: impl Fn(&mut Instance<H>, ContextId, bool) -> Result<(), Failure>) {
+    fn end_contexts(
+        &mut self,
+        end: impl Fn(&mut Instance<H>, ContextId, bool, &mut Option<Moment>) -> Result<(), Failure>,
+    ) {
         for at in 0..self.steps.len() {
             let Some(step) = self.steps.get(at) else { continue };
             let (context, failed) = (step.context, step.failed);
@@ -350,7 +367,7 @@ impl<H: Host> Chain<H> {
                     instance.forget_stream(context);
                     return Ok(());
                 }
-                end(instance, context, lasting)
+                end(instance, context, lasting, &mut self.ended)
             });
             if let Err(failure) = ended.flatten() {
                 self.report(at, &failure);
@@ -379,7 +396,9 @@ impl<H: Host> Chain<H> {
                 return (Ok(Returned::NOTHING), Asked::default(), false);
             }
             let [_, a, b, c, d] = params;
-            let mut returned = instance.enter(callback, context, [context.raw(), a, b, c, d]);
+            instance.follow(self.ended);
+            let mut returned = instance.enter_next(callback, context, [context.raw(), a, b, c, d]);
+            self.ended = instance.ended();
             let asked = instance.asked();
             if returned.is_ok()
                 && let Err(failure) = instance.end_completed()

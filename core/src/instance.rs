@@ -47,7 +47,7 @@ pub struct Instance<H: Host> {
     instance: wasmtime::Instance,
     funcs: [Func; Callback::ALL.len()],
     failed: bool,
-    /// When the last callback ended, where that is known.
+    /// When the last callback ended, if the next one begins right then.
     ended: Option<Moment>,
 }
 
@@ -138,6 +138,17 @@ impl<H: Host> Instance<H> {
         (memory.unwrap_or_default(), globals)
     }
 
+    /// The next callback begins at the moment that another one, perhaps of another instance, has ended; `None` where it
+    /// does not follow one.
+    pub(crate) fn follow(&mut self, ended: Option<Moment>) {
+        self.ended = ended;
+    }
+
+    /// When the last callback ended, where that is known: for one that follows it.
+    pub(crate) fn ended(&self) -> Option<Moment> {
+        self.ended
+    }
+
     /// A new stream context under root number `root`, for filter number `filter` of the request behind `host`.
     pub(crate) fn create_stream(
         &mut self,
@@ -154,7 +165,7 @@ impl<H: Host> Instance<H> {
         let state = self.store.data_mut();
         let id = state.contexts.add_stream(root, filter, host.clone());
         state.recount();
-        self.enter(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
+        self.enter_next(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
         Ok(id)
     }
 
@@ -165,7 +176,7 @@ impl<H: Host> Instance<H> {
     /// has to follow.
     pub(crate) fn end_stream(&mut self, id: ContextId, lasting: bool) -> Result<(), Failure> {
         self.set_life(id, Life::Ending);
-        let completed = self.enter(Callback::Done, id, [id.raw(), 0, 0, 0, 0])?.value() != Some(0);
+        let completed = self.enter_next(Callback::Done, id, [id.raw(), 0, 0, 0, 0])?.value() != Some(0);
         let done = self.store.data().contexts.stream(id).is_some_and(|stream| stream.life == Life::Done);
         if completed || done {
             return self.delete_done(id);
@@ -318,8 +329,9 @@ impl<H: Host> Instance<H> {
         self.enter_next(callback, context, params)
     }
 
-    /// The same right after another callback: this one began when that one ended, and the clock need not be read for it.
-    fn enter_next(
+    /// The same for one that may [`follow`](Self::follow) another one: it began when that one ended, and the clock need
+    /// not be read for it.
+    pub(crate) fn enter_next(
         &mut self,
         callback: Callback,
         context: ContextId,

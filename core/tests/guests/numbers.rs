@@ -1,6 +1,9 @@
 //! What Weir counts of a worker: its instances and what becomes of them, contexts, suspensions, modules.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use weir_core::{
     chain::{Direction, Verdict},
@@ -104,6 +107,30 @@ fn contexts_that_outlive_their_request_are_counted_apart() {
     other.worker = bench.worker.clone();
     drop(bench);
     assert_eq!(value(&other, "weir_contexts_deferred"), 0, "the instance has taken them along");
+}
+
+#[test]
+fn time_between_callbacks_is_nobodys() {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    let bench = counting(Guest::tracer(), 3);
+    let begun = Instant::now();
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    for direction in [Direction::Request, Direction::Response] {
+        std::thread::sleep(BETWEEN);
+        let _ = chain.headers(direction, true);
+    }
+    std::thread::sleep(BETWEEN);
+    chain.finish();
+    let most = begun.elapsed().saturating_sub(BETWEEN * 3);
+    let sums = shown(&bench, "weir_callback_duration_seconds_sum");
+    let callbacks = ["context_create", "request_headers", "response_headers", "done", "log", "delete"];
+    for callback in callbacks {
+        assert!(sums.iter().any(|line| line.contains(callback)), "{callback}: {sums:?}");
+    }
+    let seconds = |line: &String| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
+    let took: f64 = sums.iter().filter_map(seconds).sum();
+    assert!(took > 0.0 && took <= most.as_secs_f64(), "{took} of {most:?}: {sums:?}");
 }
 
 #[test]
