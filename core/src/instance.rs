@@ -47,6 +47,8 @@ pub struct Instance<H: Host> {
     instance: wasmtime::Instance,
     funcs: [Func; Callback::ALL.len()],
     failed: bool,
+    /// The context that was told of its call when it failed, if it was then. That has been logged.
+    failed_in: Option<ContextId>,
     /// When the last callback ended, if the next one begins right then.
     ended: Option<Moment>,
 }
@@ -286,6 +288,11 @@ impl<H: Host> Instance<H> {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// Whether it has failed while context `id` was told of its call.
+    pub(crate) fn has_failed_in(&self, id: ContextId) -> bool {
+        self.failed_in == Some(id)
     }
 
     /// Visits every stream context whose request lives: its id, the request, number of its filter.

@@ -97,6 +97,12 @@ impl<H: Host> Lease<H> {
         instance.is_some_and(|instance| instance.has_failed())
     }
 
+    /// Whether it has failed while context `id` was told of its call.
+    pub(crate) fn has_failed_in(&self, id: ContextId) -> bool {
+        let instance = self.instance().and_then(|instance| instance.try_borrow().ok());
+        instance.is_some_and(|instance| instance.has_failed_in(id))
+    }
+
     /// Whether its contexts wait for calls.
     pub(crate) fn has_calls(&self) -> bool {
         let instance = self.instance().and_then(|instance| instance.try_borrow().ok());

@@ -15,8 +15,6 @@ impl<H: Host> Chain<H> {
     /// Filter number `at` has failed: logs that, and takes it and all who share its instance out of the request. Where
     /// the policy is to go on, what they hold is let go, each in an event of its own.
     pub(super) fn report(&mut self, at: usize, failure: &Failure) {
-        let Some(step) = self.steps.get(at) else { return };
-        let (lease, trial) = (step.lease, step.trial);
         let plan = self.shard.pool.plans().chain(self.id);
         if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
             recorder::failed(&self.shard.metrics, plugin, failure.callback, &failure.cause);
@@ -25,6 +23,13 @@ impl<H: Host> Chain<H> {
         if !matches!(failure.cause, Cause::Suspended(_)) {
             self.say(at, LogLevel::Error, &failure.to_string());
         }
+        self.fail(at, failure);
+    }
+
+    /// The same for a failure that has been logged.
+    fn fail(&mut self, at: usize, failure: &Failure) {
+        let Some(step) = self.steps.get(at) else { return };
+        let (lease, trial) = (step.lease, step.trial);
         let lost = self.leases.get(lease).is_some_and(Lease::has_failed);
         for (index, step) in self.steps.iter_mut().enumerate() {
             step.failed |= index == at || (lost && step.lease == lease);
@@ -107,8 +112,8 @@ impl<H: Host> Chain<H> {
             || (flow.trailers_held && flow.trailers_seen == seen)
     }
 
-    /// Filter number `at` is resumed. If it holds something, but its instance has failed in another request, then it
-    /// has failed here, too: the verdict, where that is not to go on.
+    /// Filter number `at` is resumed. If it holds something, but its instance has failed, in another request or when it
+    /// was told of a call, then it has failed here, too: the verdict, where that is not to go on.
     pub(super) fn fail_orphan(&mut self, direction: Direction, at: usize) -> Option<Verdict> {
         let step = self.steps.get(at).filter(|step| !step.failed)?;
         let lost = self.leases.get(step.lease).is_some_and(Lease::has_failed);
@@ -116,7 +121,12 @@ impl<H: Host> Chain<H> {
             return None;
         }
         let (callback, ..) = direction.callbacks();
-        self.report(at, &Failure::new(callback, Cause::Orphaned));
+        let orphaned = Failure::new(callback, Cause::Orphaned);
+        if self.leases.get(step.lease).is_some_and(|lease| lease.has_failed_in(step.context)) {
+            self.fail(at, &orphaned);
+        } else {
+            self.report(at, &orphaned);
+        }
         self.failed.map(|status| Verdict::Failed { status })
     }
 

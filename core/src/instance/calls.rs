@@ -139,6 +139,7 @@ impl<H: Host> Instance<H> {
         self.store.data_mut().answer = None;
         let told = entered.and_then(|_| self.end_completed());
         if told.is_err() {
+            self.failed_in = Some(context);
             self.withdraw();
         }
         told

@@ -80,7 +80,7 @@ impl<H: Host> Instance<H> {
         state.memory = Some(memory);
         state.allocator = Some(allocator);
         let funcs = [const { Func::Unresolved }; Callback::ALL.len()];
-        Ok(Self { pristine: None, store, instance, funcs, failed: false, ended: None })
+        Ok(Self { pristine: None, store, instance, funcs, failed: false, failed_in: None, ended: None })
     }
 
     /// Puts the module's data into memory and runs what the module itself wants to be run first: its start function, a
