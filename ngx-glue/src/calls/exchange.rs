@@ -1,6 +1,6 @@
 //! A call from its first peer to its response.
 
-use std::{rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use hyper::Request;
 use weir_core::host::calls::{CallFailure, Response};
@@ -9,14 +9,14 @@ use super::{
     Client,
     allow::Rules,
     fault::Fault,
-    http1,
+    http1::Session,
     idle::PeerKey,
     link::{Deadline, open},
     message::{self, Outgoing},
-    peers::{Peer, Peers},
+    peers::{Kept, Peer, Peers},
     way::{Way, look_up},
 };
-use crate::ngx::net::{address::Address, socket::Socket, tls::Inside};
+use crate::ngx::net::{address::Address, tls::Inside};
 
 /// A call that was begun.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Order {
     /// The name that it has to prove; `None` where nothing is encrypted.
     pub(crate) name: Option<Rc<str>>,
     /// What is sent.
-    pub(crate) request: Request<Outgoing>,
+    pub(crate) request: Box<Request<Outgoing>>,
     /// Most bytes of the response: of its headers, and of its body.
     pub(crate) most: usize,
     /// What may be called.
@@ -47,9 +47,9 @@ pub(crate) async fn run(client: &Client, order: Order, time: Duration) -> Result
         let address = peer.address;
         let again = is_idempotent.then(|| request.clone());
         match attempt(client, &mut deadline, &mut peers, peer, name.as_ref(), request, most).await {
-            Ok(done) => {
-                finish(client, peers, address, name, done.socket);
-                return Ok(done.response);
+            Ok((response, session)) => {
+                finish(client, peers, address, name, session);
+                return Ok(response);
             }
             Err(failed) => {
                 peers.failed(address, failed.was_kept);
@@ -70,7 +70,7 @@ pub(crate) async fn run(client: &Client, order: Order, time: Duration) -> Result
 struct Failed {
     fault: Fault,
     /// The request, if nothing of it was sent.
-    request: Option<Request<Outgoing>>,
+    request: Option<Box<Request<Outgoing>>>,
     /// Whether the connection had carried others before.
     was_kept: bool,
 }
@@ -82,43 +82,62 @@ async fn attempt(
     peers: &mut Peers,
     peer: Peer,
     name: Option<&Rc<str>>,
-    request: Request<Outgoing>,
+    request: Box<Request<Outgoing>>,
     most: usize,
-) -> Result<http1::Done, Failed> {
+) -> Result<(Response, Box<Session>), Failed> {
     let address = peer.address;
-    // One that nginx has kept for plain requests, or encrypted by other settings, is of no use for an encrypted call,
-    // nor the other way round: it is closed.
-    let kept = peer.kept.filter(|kept| name.is_none() && !kept.is_encrypted());
+    let kept = match peer.kept {
+        // One that nginx has kept for plain requests, or encrypted by other settings, is of no use for an encrypted call,
+        // nor the other way round: it is closed.
+        Some(Kept::Session(session)) if name.is_none() => Some(session),
+        Some(Kept::Socket(socket)) if name.is_none() && !socket.is_encrypted() => {
+            Session::begin(socket, most).await.ok()
+        }
+        Some(_) | None => None,
+    };
     let kept = kept.or_else(|| client.idle.take(&PeerKey { address, name: name.cloned() }));
     let was_kept = kept.is_some();
-    let socket = match kept {
-        Some(socket) => socket,
-        None => match Box::pin(open(client, peers.share(deadline), address, name, Inside::Http1)).await {
-            Ok(socket) => socket,
+    let mut session = match kept {
+        Some(session) => session,
+        None => match Box::pin(connect(client, peers.share(deadline), address, name, most)).await {
+            Ok(session) => session,
             Err(fault) => return Err(Failed { fault, request: Some(request), was_kept: false }),
         },
     };
-    let probe = socket.probe();
-    let done = deadline.within(Box::pin(http1::exchange(socket, request, most))).await;
+    let done = deadline.within(pin!(session.exchange(request, most))).await;
     let (mut fault, request) = match done {
-        Ok(Ok(done)) => return Ok(done),
+        Ok(Ok(response)) => return Ok((response, session)),
         Ok(Err(undone)) => (undone.fault, undone.request),
         Err(fault) => (fault, None),
     };
     fault.detail = format!("{address}: {}", fault.detail);
     // The peer may have begun with a request that it has not answered; what was not sent, it has not.
-    let is_unanswered = fault.failure == CallFailure::Reset && !probe.has_received();
+    let is_unanswered = fault.failure == CallFailure::Reset && !session.socket().has_received();
     fault.is_harmless = is_unanswered;
     let was_kept = was_kept && is_unanswered;
     Err(Failed { fault, request, was_kept })
 }
 
+/// A new connection to the peer at `address`.
+async fn connect(
+    client: &Client,
+    time: Duration,
+    address: Address,
+    name: Option<&Rc<str>>,
+    most: usize,
+) -> Result<Box<Session>, Fault> {
+    let socket = open(client, time, address, name, Inside::Http1).await?;
+    Session::begin(socket, most).await
+}
+
 /// Gives a connection that can be used again to whom it may be of use.
-fn finish(client: &Client, peers: Peers, address: Address, name: Option<Rc<str>>, socket: Option<Socket>) {
-    // Without a connection the peer is given back all the same, when `peers` goes.
-    let Some(socket) = socket else { return };
-    let used = socket.count_request();
-    if let Some(socket) = peers.keep(socket) {
-        client.idle.keep(PeerKey { address, name }, socket, used);
+fn finish(client: &Client, peers: Peers, address: Address, name: Option<Rc<str>>, session: Box<Session>) {
+    // The peer is given back all the same, when `peers` goes.
+    if !session.can_go_on() {
+        return;
+    }
+    let used = session.socket().count_request();
+    if let Some(session) = peers.keep(session) {
+        client.idle.keep(PeerKey { address, name }, session, used);
     }
 }

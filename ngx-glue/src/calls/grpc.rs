@@ -1,6 +1,11 @@
 //! A gRPC call from its first peer to its status: unary or a stream, over HTTP/2.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -122,7 +127,7 @@ pub(crate) async fn run(
         };
         let using = link.begin();
         let Link { mut sender, .. } = link;
-        match deadline.within(sender.try_send_request(request)).await? {
+        match deadline.within(pin!(sender.try_send_request(request))).await? {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 let told = Teller { client, token, most }.tell_all(&mut deadline, head, body).await;
@@ -200,7 +205,7 @@ impl Teller<'_> {
         }
         let mut unframer = Unframer::default();
         let mut trailers = HeaderMap::new();
-        while let Some(frame) = deadline.within(next(&mut body)).await? {
+        while let Some(frame) = deadline.within(pin!(next(&mut body))).await? {
             let frame = frame.map_err(|error| Fault::of_hyper(&error, most))?;
             match frame.into_data() {
                 Ok(data) => {

@@ -1,6 +1,7 @@
-//! One request and its response over one connection, by HTTP/1.1.
+//! A connection that speaks HTTP/1.1: one request and its response after the other, each by hyper.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -10,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::{
     Request,
     body::{Body as _, Incoming},
-    client::conn::http1::{Builder, Connection},
+    client::conn::http1::{Builder, Connection, SendRequest},
 };
 use weir_core::host::calls::{Fields, Response};
 
@@ -20,21 +21,29 @@ use crate::ngx::net::socket::Socket;
 /// Bytes that hyper buffers at least.
 const LEAST_BUFFER: usize = 8192;
 
-/// What has come of it.
-#[derive(Debug)]
-pub(crate) struct Done {
-    /// The response.
-    pub(crate) response: Response,
-    /// The connection, if it can be used again.
-    pub(crate) socket: Option<Socket>,
+/// Fields of a response at most: as many as guests are given of any map.
+const MOST_FIELDS: usize = weir_core::engine::limits::MAX_PAIRS;
+
+/// A connection, and what hyper keeps of it from one request to the next: its buffers, and where it stands. They stay
+/// together while it rests, or it would be made anew for each call.
+pub(crate) struct Session {
+    socket: Socket,
+    sender: SendRequest<Outgoing>,
+    driven: Driven,
 }
 
-/// What has gone wrong with it.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// What has gone wrong with a request.
 #[derive(Debug)]
 pub(crate) struct Undone {
     pub(crate) fault: Fault,
     /// The request, if nothing of it was sent.
-    pub(crate) request: Option<Request<Outgoing>>,
+    pub(crate) request: Option<Box<Request<Outgoing>>>,
 }
 
 impl From<Fault> for Undone {
@@ -43,49 +52,76 @@ impl From<Fault> for Undone {
     }
 }
 
-/// Sends `request` and reads the response, of at most `most` bytes of headers and as many of the body.
-pub(crate) async fn exchange(
-    socket: Socket,
-    request: Request<Outgoing>,
-    most: usize,
-) -> Result<Done, Undone> {
-    let mut builder = Builder::new();
-    builder.max_buf_size(most.max(LEAST_BUFFER));
-    let (mut sender, connection) =
-        builder.handshake(socket).await.map_err(|error| Fault::of_hyper(&error, most))?;
-    let mut driven = Driven { connection: Some(connection), error: None };
-    // The connection asks for a request when it is polled first.
-    let ready = driven.drive(sender.ready()).await;
-    if let Err(error) = ready {
-        let error = driven.error.as_ref().unwrap_or(&error);
-        return Err(Undone { fault: Fault::of_hyper(error, most), request: Some(request) });
+impl Session {
+    /// HTTP/1.1 over `socket`, with responses of at most `most` bytes of headers.
+    ///
+    /// # Errors
+    /// None: hyper only looks at a connection when a request is there.
+    pub(crate) async fn begin(socket: Socket, most: usize) -> Result<Box<Self>, Fault> {
+        let mut builder = Builder::new();
+        builder.max_buf_size(most.max(LEAST_BUFFER)).max_headers(MOST_FIELDS);
+        let begun = builder.handshake(socket.clone()).await;
+        let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error, most))?;
+        let driven = Driven { connection: Some(connection), error: None };
+        Ok(Box::new(Self { socket, sender, driven }))
     }
-    let answer = driven.drive(sender.try_send_request(request)).await;
-    let answer = answer.map_err(|mut error| Undone {
-        request: error.take_message(),
-        fault: Fault::of_hyper(driven.error.as_ref().unwrap_or(error.error()), most),
-    })?;
-    let (head, body) = answer.into_parts();
-    let mut response =
-        Response { headers: message::head(&head, most)?, body: Vec::new(), trailers: Fields::new() };
-    driven.drive(collect(body, &mut response, most)).await?;
-    // The connection asks for the next request if there can be one.
-    let is_idle = driven.drive(poll_fn(|context| Poll::Ready(sender.poll_ready(context).is_ready()))).await;
-    let is_ready = is_idle && sender.is_ready();
-    let socket = driven.connection.filter(|_| is_ready).and_then(|connection| {
-        let parts = connection.into_parts();
-        parts.read_buf.is_empty().then_some(parts.io)
-    });
-    Ok(Done { response, socket })
+
+    /// The connection.
+    pub(crate) const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Whether another request can be sent: the last response has ended, and its sender has neither closed the
+    /// connection nor sent more.
+    pub(crate) fn can_go_on(&self) -> bool {
+        self.driven.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Sends `request` and reads the response, of at most `most` bytes of headers and as many of the body.
+    ///
+    /// # Errors
+    /// When there is no response, or none that is allowed. The connection is of no more use then.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Box<Request<Outgoing>>,
+        most: usize,
+    ) -> Result<Response, Undone> {
+        let Self { sender, driven, .. } = self;
+        let answer = driven.drive(pin!(sender.try_send_request(*request))).await;
+        let answer = answer.map_err(|mut error| Undone {
+            request: error.take_message().map(Box::new),
+            fault: Fault::of_hyper(driven.error.as_ref().unwrap_or(error.error()), most),
+        })?;
+        let (head, body) = answer.into_parts();
+        let mut response =
+            Response { headers: message::head(&head, most)?, body: Vec::new(), trailers: Fields::new() };
+        if !body.is_end_stream() {
+            collect(driven, body, &mut response, most).await?;
+        }
+        if !sender.is_ready() {
+            // The connection asks for the next request if there can be one.
+            poll_fn(|context| {
+                driven.poll(context);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        Ok(response)
+    }
 }
 
 /// Reads the whole of `body` into `response`.
-async fn collect(mut body: Incoming, response: &mut Response, most: usize) -> Result<(), Fault> {
+async fn collect(
+    driven: &mut Driven,
+    mut body: Incoming,
+    response: &mut Response,
+    most: usize,
+) -> Result<(), Fault> {
     if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
         return Err(Fault::too_large(most));
     }
     let mut length = 0_usize;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = driven.drive_again(pin!(body.frame())).await {
         let frame = frame.map_err(|error| Fault::of_hyper(&error, most))?;
         match frame.into_data() {
             Ok(data) => {
@@ -116,20 +152,25 @@ struct Driven {
 }
 
 impl Driven {
-    async fn drive<F: Future>(&mut self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|context| {
+    /// Waits for `future`, for which the connection has all that it needs already.
+    fn drive<F: Future>(&mut self, mut future: Pin<&mut F>) -> impl Future<Output = F::Output> {
+        poll_fn(move |context| {
             self.poll(context);
-            let answer = future.as_mut().poll(context);
-            if answer.is_pending() {
-                // What the future has done may have made work for the connection, of which it is told by its waker;
-                // looking at once spares a turn.
-                self.poll(context);
-                return future.as_mut().poll(context);
-            }
-            answer
+            future.as_mut().poll(context)
         })
-        .await
+    }
+
+    /// Waits for `future`, which makes work for the connection when it is polled.
+    fn drive_again<F: Future>(&mut self, mut future: Pin<&mut F>) -> impl Future<Output = F::Output> {
+        poll_fn(move |context| {
+            let answer = future.as_mut().poll(context);
+            if answer.is_ready() {
+                return answer;
+            }
+            // The connection is told of its work by its waker, too; looking at once spares a turn.
+            self.poll(context);
+            future.as_mut().poll(context)
+        })
     }
 
     fn poll(&mut self, context: &mut Context<'_>) {

@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::Poll,
     time::{Duration, Instant},
@@ -45,11 +45,14 @@ impl Deadline {
         }
     }
 
-    /// Waits for `step`, until the time is over.
-    pub(crate) async fn within<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Fault> {
-        let mut step = pin!(step);
-        poll_fn(|context| {
-            if let Poll::Ready(answer) = step.as_mut().poll(context) {
+    /// Waits for `step`, until the time is over. A step that is not `Unpin` is pinned by the caller: an `async fn` would
+    /// have room for it twice.
+    pub(crate) fn within<F: Future + Unpin>(
+        &mut self,
+        mut step: F,
+    ) -> impl Future<Output = Result<F::Output, Fault>> {
+        poll_fn(move |context| {
+            if let Poll::Ready(answer) = Pin::new(&mut step).poll(context) {
                 return Poll::Ready(Ok(answer));
             }
             match self.sleep.as_mut() {
@@ -57,7 +60,6 @@ impl Deadline {
                 None => Poll::Pending,
             }
         })
-        .await
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, Request, Uri, Version,
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
     body::{Body, Frame, SizeHint},
     header::{HOST, HeaderName, HeaderValue, TRAILER},
     http,
@@ -21,7 +21,8 @@ use super::fault::Fault;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outgoing {
     data: Option<Bytes>,
-    trailers: Option<HeaderMap>,
+    /// Seldom there, and large.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 impl Body for Outgoing {
@@ -35,7 +36,7 @@ impl Body for Outgoing {
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -63,7 +64,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 ///
 /// # Errors
 /// A sentence that says what of it cannot be sent.
-pub(crate) fn request(call: &HttpCall<'_>) -> Result<Request<Outgoing>, String> {
+pub(crate) fn request(call: &HttpCall<'_>) -> Result<Box<Request<Outgoing>>, String> {
     let method = Method::from_bytes(call.method).map_err(|_| invalid(":method", call.method))?;
     if method == Method::CONNECT {
         return Err(invalid(":method", call.method));
@@ -72,10 +73,10 @@ pub(crate) fn request(call: &HttpCall<'_>) -> Result<Request<Outgoing>, String> 
     let authority =
         HeaderValue::from_bytes(call.authority).map_err(|_| invalid(":authority", call.authority))?;
     let trailers = map(call.trailers)?;
-    let mut request = Request::new(Outgoing {
+    let mut request = Box::new(Request::new(Outgoing {
         data: (!call.body.is_empty()).then(|| Bytes::copy_from_slice(call.body)),
-        trailers: (!trailers.is_empty()).then_some(trailers),
-    });
+        trailers: (!trailers.is_empty()).then(|| Box::new(trailers)),
+    }));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
@@ -137,29 +138,29 @@ fn invalid(name: &str, value: &[u8]) -> String {
 
 /// Status and headers of a response, of at most `most` bytes.
 pub(crate) fn head(head: &http::response::Parts, most: usize) -> Result<Fields, Fault> {
-    let mut fields = Fields::new();
-    fields.push(b":status", head.status.as_str().as_bytes());
-    push_all(&mut fields, &head.headers, most)?;
-    Ok(fields)
+    told(Some(head.status), &head.headers, most)
 }
 
 /// Trailers, of at most `most` bytes.
 pub(crate) fn fields(headers: &HeaderMap, most: usize) -> Result<Fields, Fault> {
-    let mut fields = Fields::new();
-    push_all(&mut fields, headers, most)?;
-    Ok(fields)
+    told(None, headers, most)
 }
 
-fn push_all(fields: &mut Fields, headers: &HeaderMap, most: usize) -> Result<(), Fault> {
-    let mut length = 0_usize;
+fn told(status: Option<StatusCode>, headers: &HeaderMap, most: usize) -> Result<Fields, Fault> {
+    let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let bytes = headers.iter().map(length).fold(0, usize::saturating_add);
+    if bytes > most {
+        return Err(Fault::too_large(most));
+    }
+    const STATUS: &[u8] = b":status";
+    let mut fields = Fields::with_capacity(headers.len() + 1, bytes + STATUS.len() + 3);
+    if let Some(status) = status {
+        fields.push(STATUS, status.as_str().as_bytes());
+    }
     for (name, value) in headers {
-        length = length.saturating_add(name.as_str().len()).saturating_add(value.len());
-        if length > most {
-            return Err(Fault::too_large(most));
-        }
         fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
-    Ok(())
+    Ok(fields)
 }
 
 #[cfg(test)]

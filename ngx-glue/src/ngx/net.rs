@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod connect;
+mod lend;
 pub(crate) mod lookup;
 mod quiet;
 pub(crate) mod servers;

@@ -3,10 +3,11 @@
 //! Header `x-calls` has the calls as JSON (a list of [`Order`]), header `x-when` the callback that makes them: `reqh`
 //! (the default), `reqb`, `resh`, `resb`, `log` or `done`, which waits for them. The answer is a local response whose body is a
 //! JSON list of outcomes, in the order of the calls; from `resh` and `resb` on it is header `x-outcomes`, or a line in
-//! the log. A call with `then` makes those calls when it has ended, and their outcomes follow its own.
+//! the log. A call with `then` makes those calls when it has ended, and their outcomes follow its own. A call with `trap`
+//! ends the guest when it has ended.
 //!
 //! A configuration `{"every": MS, "calls": [...]}` has the root context make calls on each tick; each outcome is a line
-//! of the log.
+//! of the log. With `{"queue": NAME}` it makes those that messages of that queue describe; `x-when: queue` sends one.
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ struct Order {
     trailers: Vec<(String, String)>,
     timeout: u64,
     then: Vec<Order>,
+    trap: bool,
 }
 
 /// What has come of a call.
@@ -59,13 +61,17 @@ struct Outcome {
 struct Configuration {
     every: u64,
     calls: Vec<Order>,
+    queue: String,
 }
+
+/// The queue of the configuration, which requests find by it.
+const VM_ID: &str = "";
 
 /// Calls that are under way, and what has come of others.
 #[derive(Default)]
 struct Calls {
-    /// Token, place of the outcome, and what follows.
-    pending: Vec<(u32, usize, Vec<Order>)>,
+    /// Token, place of the outcome, and the call.
+    pending: Vec<(u32, usize, Order)>,
     outcomes: Vec<Outcome>,
 }
 
@@ -73,10 +79,10 @@ impl Calls {
     /// Makes `orders`, which may be refused.
     fn make(&mut self, context: &dyn Context, orders: Vec<Order>) {
         for order in orders {
-            let (place, then) = (self.outcomes.len(), order.then.clone());
+            let place = self.outcomes.len();
             let mut outcome = Outcome::default();
             match dispatch(context, &order) {
-                Ok(token) => self.pending.push((token, place, then)),
+                Ok(token) => self.pending.push((token, place, order)),
                 Err(status) => outcome.refused = Some(status),
             }
             self.outcomes.push(outcome);
@@ -89,7 +95,8 @@ impl Calls {
             info!("calls: nobody waits for {token}");
             return false;
         };
-        let (_, place, then) = self.pending.remove(at);
+        let (_, place, order) = self.pending.remove(at);
+        assert!(!order.trap, "calls: as it was asked for");
         let shown = |pairs: Vec<(String, Vec<u8>)>| {
             pairs.into_iter().map(|(name, value)| (name, text(&value))).collect()
         };
@@ -100,7 +107,7 @@ impl Calls {
             outcome.size = size;
             outcome.trailers = shown(context.get_http_call_response_trailers_bytes());
         }
-        self.make(context, then);
+        self.make(context, order.then);
         self.pending.is_empty()
     }
 
@@ -127,6 +134,7 @@ fn dispatch(context: &dyn Context, order: &Order) -> Result<u32, u32> {
 
 #[derive(Default)]
 struct Root {
+    queue: String,
     every: Vec<Order>,
     calls: Calls,
 }
@@ -149,9 +157,23 @@ impl RootContext for Root {
             return true;
         }
         let Ok(configuration) = serde_json::from_str::<Configuration>(&text) else { return false };
+        if !configuration.queue.is_empty() {
+            self.register_shared_queue(&configuration.queue);
+            self.queue = configuration.queue;
+            return true;
+        }
         self.every = configuration.calls;
         self.set_tick_period(Duration::from_millis(configuration.every));
         true
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        while let Ok(Some(message)) = self.dequeue_shared_queue(queue) {
+            let orders = serde_json::from_slice(&message).unwrap_or_default();
+            let mut calls = std::mem::take(&mut self.calls);
+            calls.make(self, orders);
+            self.calls = calls;
+        }
     }
 
     fn on_tick(&mut self) {
@@ -166,7 +188,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::default()))
+        Some(Box::new(Stream { queue: self.queue.clone(), ..Stream::default() }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -176,6 +198,7 @@ impl RootContext for Root {
 
 #[derive(Default)]
 struct Stream {
+    queue: String,
     orders: Vec<Order>,
     when: String,
     calls: Calls,
@@ -246,6 +269,12 @@ impl HttpContext for Stream {
             }
         }
         self.when = self.get_http_request_header("x-when").unwrap_or_else(|| "reqh".to_owned());
+        if self.when == "queue"
+            && let Some(queue) = self.resolve_shared_queue(VM_ID, &self.queue)
+        {
+            let orders = self.get_http_request_header("x-calls").unwrap_or_default();
+            let _ = self.enqueue_shared_queue(queue, Some(orders.as_bytes()));
+        }
         self.at("reqh")
     }
 

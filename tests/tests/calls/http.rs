@@ -87,6 +87,26 @@ fn a_root_context_calls_on_its_ticks() {
 }
 
 #[test]
+fn a_root_context_calls_when_a_message_comes() {
+    let origin = Origin::start(|_| Reply::text("by message"));
+    let conf = Conf::new()
+        .guest("calls")
+        .workers(1)
+        .wasm("shm_queue * 512k;")
+        .server("location / { proxy_wasm calls '{\"queue\": \"messages\"}'; return 200 answered; }");
+    let nginx = Nginx::start(conf);
+    let order = json!([{"upstream": origin.address().to_string()}]);
+    for _ in 0..3 {
+        let mark = nginx.mark();
+        let request =
+            weir_tests::Request::get("/").header("x-calls", &order.to_string()).header("x-when", "queue");
+        assert_eq!(nginx.send(request).text(), "answered");
+        let line = nginx.wait_for_log_since(mark, "calls: root ");
+        assert!(line.contains("by message"), "{line}");
+    }
+}
+
+#[test]
 fn trailers_and_chunks_pass_both_ways() {
     let origin = Listener::start();
     let nginx = Nginx::start(conf(""));
@@ -138,6 +158,59 @@ fn responses_that_are_none_fail() {
         let answer = &answer[..answer.len().min(60)];
         assert_eq!(outcome["error"], json!(word), "{answer:?}: {outcome}");
         assert_failed(&nginx, &outcome, word);
+    }
+}
+
+/// What counts is how long they are.
+#[test]
+fn responses_may_have_many_headers_and_long_ones() {
+    let nginx = Nginx::start(conf(""));
+    let answer = |fields: &str| {
+        let origin = Listener::start();
+        let order = json!({"upstream": origin.address().to_string()});
+        thread::scope(|scope| {
+            let called = scope.spawn(|| outcome(&nginx, order));
+            origin.accept().try_write(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"));
+            called.join().expect("the client")
+        })
+    };
+    for count in [101, 300, 1000] {
+        let fields: String = (0..count).map(|number| format!("x-{number}: {number}\r\n")).collect();
+        let many = answer(&fields);
+        assert_eq!((status(&many), &many["body"]), (200, &json!("ok")), "{count}");
+        let last = count - 1;
+        assert_eq!(header(&many, &format!("x-{last}")), Some(last.to_string().as_str()));
+        assert_eq!(many["headers"].as_array().map(Vec::len), Some(count + 2));
+    }
+    let long = "x".repeat(1_000_000);
+    let one = answer(&format!("x-long: {long}\r\n"));
+    assert_eq!(header(&one, "x-long").map(str::len), Some(long.len()));
+    let too_long = answer(&format!("x-long: {long}\r\nx-more: {}\r\n", "x".repeat(60_000)));
+    assert_failed(&nginx, &too_long, "too_large");
+}
+
+/// A guest that fails when it is told of its call: in an instance of the request's own, and in one that others use.
+#[test]
+fn a_callback_that_fails_is_reported_once() {
+    let origin = Origin::start(|_| Reply::text("called"));
+    let order = json!([{"upstream": origin.address().to_string(), "trap": true}]);
+    for isolation in ["stream", "none"] {
+        for (policy, expected) in [("closed", 500), ("open", 200)] {
+            let nginx = Nginx::start(conf(&format!(
+                "proxy_wasm_isolation {isolation}; proxy_wasm_failure {policy};"
+            )));
+            let response = nginx.send(weir_tests::Request::get("/").header("x-calls", &order.to_string()));
+            assert_eq!(response.status, expected, "{isolation} {policy}");
+            let log = nginx.stop();
+            let said = log.lines().filter(|line| line.contains("[error]") && line.contains("weir")).count();
+            assert_eq!(
+                log.matches("proxy_on_http_call_response failed: ").count(),
+                1,
+                "{isolation} {policy}: {log}"
+            );
+            // The panic of the guest's is a line, too.
+            assert!(!log.contains("has failed in another one") && said <= 2, "{isolation} {policy}: {log}");
+        }
     }
 }
 

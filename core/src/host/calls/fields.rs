@@ -15,6 +15,12 @@ impl Fields {
         Self { text: Vec::new(), ends: Vec::new() }
     }
 
+    /// No fields yet, but room for `count` of them, whose names and values have `bytes` bytes in all.
+    #[must_use]
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { text: Vec::with_capacity(bytes), ends: Vec::with_capacity(count) }
+    }
+
     /// Adds one.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         self.text.extend_from_slice(name);

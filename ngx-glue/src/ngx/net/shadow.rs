@@ -3,7 +3,7 @@
 //! It has a pool of its own and an `ngx_http_upstream_t` of its own. What a balancer's variables look at is copied from
 //! the request that makes the call, if there is one; what they find out is kept in the call's own pool.
 
-use std::{io, ptr::NonNull};
+use std::{any::Any, io, ptr::NonNull};
 
 use nginx_sys::{
     NGX_DONE, NGX_OK, NGX_PEER_FAILED, ngx_connection_t, ngx_create_pool, ngx_destroy_pool,
@@ -13,7 +13,13 @@ use nginx_sys::{
     sockaddr,
 };
 
-use super::{address::Address, quiet, servers, servers::Servers, socket::Socket};
+use super::{
+    address::Address,
+    lend::take_back,
+    quiet,
+    servers::{self, Servers},
+    socket::Socket,
+};
 use crate::ngx::{cycle::Cycle, request::Request};
 
 /// Bytes that a shadow takes, roughly; beyond them its pool grows.
@@ -32,8 +38,8 @@ pub(crate) struct Shadow {
 /// What a balancer has chosen.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// A connection that `keepalive` has kept.
-    Kept(Socket, Address),
+    /// A connection that `keepalive` has kept, and what went with it.
+    Kept(Socket, Option<Box<dyn Any>>, Address),
     /// A peer to connect to.
     Peer(Address),
     /// None: all are down, or busy.
@@ -254,12 +260,12 @@ impl Shadow {
         peer.connection = std::ptr::null_mut();
         // SAFETY: the balancer has just set the address of its peer, of that length.
         let address = found.and_then(|raw| unsafe { Address::copy(raw, length) });
-        let socket = NonNull::new(kept).filter(|_| is_kept).map(|raw| {
+        let kept = NonNull::new(kept).filter(|_| is_kept).map(|raw| {
             // SAFETY: `keepalive` has taken it out of its cache for us; connections there have a pool of their own.
-            unsafe { Socket::new(raw) }
+            unsafe { take_back(raw) }
         });
-        match (address, socket) {
-            (Some(address), Some(socket)) => Choice::Kept(socket, address),
+        match (address, kept) {
+            (Some(address), Some((socket, companion))) => Choice::Kept(socket, companion, address),
             (Some(address), None) => Choice::Peer(address),
             (None, _) => Choice::None,
         }
@@ -295,13 +301,16 @@ impl Shadow {
         self.peer().sockaddr = std::ptr::null_mut();
     }
 
-    /// The same after all has gone well, with a connection that can be used again. Answers it if `keepalive` is not
-    /// there, or does not want it.
-    pub(crate) fn keep(mut self, socket: Socket) -> Option<Socket> {
+    /// The same after all has gone well, with a connection that can be used again, and what is to be found with it then.
+    /// Answers what went with it if `keepalive` is not there, or does not want it.
+    pub(crate) fn keep(mut self, socket: Socket, companion: Box<dyn Any>) -> Option<Box<dyn Any>> {
         if !self.holds {
-            return Some(socket);
+            return Some(companion);
         }
-        let raw = socket.into_raw();
+        let raw = match socket.lend(companion) {
+            Ok(raw) => raw,
+            Err((_, companion)) => return Some(companion),
+        };
         self.peer().connection = raw.as_ptr();
         {
             // SAFETY: it is in our pool; the reference ends with this block.
@@ -312,7 +321,8 @@ impl Shadow {
         let peer = self.peer();
         let rest = NonNull::new(std::mem::replace(&mut peer.connection, std::ptr::null_mut()))?;
         // SAFETY: whoever wants a connection sets the pointer to null; this one is still open and nobody else's.
-        Some(unsafe { Socket::new(rest) })
+        let (_, companion) = unsafe { take_back(rest) };
+        companion
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connection to a peer as hyper reads and writes it: straight from and into its buffers, woken by nginx's events.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fmt, io,
     pin::Pin,
@@ -16,40 +17,35 @@ use nginx_sys::{
 };
 
 use super::{
+    lend::Mark,
     quiet,
     tls::{self, sessions::Saved},
 };
 use crate::ngx::{cycle::Cycle, guard::guard};
 
-/// A connection that is ours. Dropping it closes it.
+/// A connection that is ours. Clones are the same one; dropping the last of them closes it.
+#[derive(Clone)]
 pub(crate) struct Socket(Rc<Inner>);
-
-/// Tells whether anything has been received over a connection since it was made or taken out of a pool.
-#[derive(Debug)]
-pub(crate) struct Probe(Rc<Cell<bool>>);
-
-impl Probe {
-    /// Whether anything has.
-    pub(crate) fn has_received(&self) -> bool {
-        self.0.get()
-    }
-}
 
 /// What the connection's `data` points to.
 pub(super) struct Inner {
-    raw: Cell<NonNull<ngx_connection_t>>,
-    /// False once it has been given away.
+    raw: NonNull<ngx_connection_t>,
+    /// False while others have it.
     is_ours: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
-    has_received: Rc<Cell<bool>>,
+    has_received: Cell<bool>,
     /// Where its sessions of TLS are kept.
     saved: RefCell<Option<Rc<Saved>>>,
+    /// What comes back with it, while others have it.
+    pub(super) companion: Cell<Option<Box<dyn Any>>>,
+    /// How it is found when it comes back, once it has been lent.
+    pub(super) mark: Cell<Option<Mark>>,
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("has_received", &self.0.has_received.get()).finish_non_exhaustive()
+        f.debug_struct("Socket").field("has_received", &self.has_received()).finish_non_exhaustive()
     }
 }
 
@@ -60,13 +56,26 @@ impl Socket {
     /// It is open, has a pool of its own, and nobody else has it from here on.
     pub(super) unsafe fn new(raw: NonNull<ngx_connection_t>) -> Self {
         let inner = Rc::new(Inner {
-            raw: Cell::new(raw),
-            is_ours: Cell::new(true),
+            raw,
+            is_ours: Cell::default(),
             reader: Cell::default(),
             writer: Cell::default(),
-            has_received: Rc::default(),
+            has_received: Cell::default(),
             saved: RefCell::default(),
+            companion: Cell::default(),
+            mark: Cell::default(),
         });
+        // SAFETY: the caller's promise.
+        unsafe { Self::own(inner) }
+    }
+
+    /// The connection of `inner`, which is ours from here on.
+    ///
+    /// # Safety
+    /// It is open, has a pool of its own, and nobody else has it.
+    pub(super) unsafe fn own(inner: Rc<Inner>) -> Self {
+        inner.is_ours.set(true);
+        inner.has_received.set(false);
         inner.edit(|c| {
             c.data = Rc::as_ptr(&inner).cast_mut().cast();
             c.log = quiet::log();
@@ -76,13 +85,21 @@ impl Socket {
         Self(inner)
     }
 
+    /// It is no longer ours: whoever has the connection may close it at any time.
+    pub(super) fn disown(self) -> Rc<Inner> {
+        self.0.is_ours.set(false);
+        self.0.reader.take();
+        self.0.writer.take();
+        self.0
+    }
+
     pub(super) fn inner(&self) -> &Inner {
         &self.0
     }
 
-    /// By which one can tell what has come of it when it is gone.
-    pub(crate) fn probe(&self) -> Probe {
-        Probe(Rc::clone(&self.0.has_received))
+    /// Whether anything has been received since it was made or has rested.
+    pub(crate) fn has_received(&self) -> bool {
+        self.0.has_received.get()
     }
 
     /// Waits until the connection is made.
@@ -136,30 +153,24 @@ impl Socket {
         let closing = self.0.peek(|c| c.close() != 0 || c.error() != 0);
         closing || self.0.read_event(|event| event.ready() != 0 || event.eof() != 0 || event.error() != 0)
     }
-
-    /// Gives the connection away, open.
-    pub(super) fn into_raw(self) -> NonNull<ngx_connection_t> {
-        self.0.is_ours.set(false);
-        self.0.raw.get()
-    }
 }
 
 impl Inner {
-    pub(super) fn raw(&self) -> NonNull<ngx_connection_t> {
-        self.raw.get()
+    pub(super) const fn raw(&self) -> NonNull<ngx_connection_t> {
+        self.raw
     }
 
     /// Picks fields of the connection.
     pub(super) fn peek<T>(&self, read: impl FnOnce(&ngx_connection_t) -> T) -> T {
-        // SAFETY: the connection is open while this is there, by the promise made to `new`; this is nginx's one thread,
-        // and `read` only picks fields.
-        read(unsafe { self.raw.get().as_ref() })
+        // SAFETY: the connection is open while it is ours, by the promise made to `own`, and nobody comes here while it
+        // is not; this is nginx's one thread, and `read` only picks fields.
+        read(unsafe { self.raw.as_ref() })
     }
 
     /// Writes fields of the connection.
     pub(super) fn edit<T>(&self, write: impl FnOnce(&mut ngx_connection_t) -> T) -> T {
         // SAFETY: as in `peek`; nobody else has a reference while `write` runs, which only writes fields.
-        write(unsafe { &mut *self.raw.get().as_ptr() })
+        write(unsafe { &mut *self.raw.as_ptr() })
     }
 
     /// Picks fields of the event of reading.
@@ -277,7 +288,7 @@ impl Inner {
         }
         let Some(receive) = self.peek(|c| c.recv) else { return Poll::Ready(Err(self.failure())) };
         // SAFETY: the connection is open, and the room is as the caller promises.
-        let count = unsafe { receive(self.raw.get().as_ptr(), room, length) };
+        let count = unsafe { receive(self.raw.as_ptr(), room, length) };
         if count == AGAIN {
             return self
                 .wait_to_read(context)
@@ -294,7 +305,7 @@ impl Inner {
         ready!(self.poll_writable(context))?;
         let Some(send) = self.peek(|c| c.send) else { return Poll::Ready(Err(self.failure())) };
         // SAFETY: the connection is open, and the function only reads that many bytes.
-        let count = unsafe { send(self.raw.get().as_ptr(), bytes.as_ptr().cast_mut(), bytes.len()) };
+        let count = unsafe { send(self.raw.as_ptr(), bytes.as_ptr().cast_mut(), bytes.len()) };
         if count == AGAIN {
             return self
                 .wait_to_write(context)
@@ -321,12 +332,12 @@ impl Drop for Inner {
         if !self.is_ours.get() {
             return;
         }
-        let raw = self.raw.get().as_ptr();
+        let raw = self.raw.as_ptr();
         tls::end(self);
         let pool = self.peek(|c| c.pool);
         // SAFETY: the pool is the connection's own, and only its own data is in it.
         unsafe { ngx_destroy_pool(pool) };
-        // SAFETY: the connection is ours since `new`, and nobody has closed it. This takes its events away and closes
+        // SAFETY: the connection is ours since `own`, and nobody has closed it. This takes its events away and closes
         // its descriptor.
         unsafe { ngx_close_connection(raw) };
     }
@@ -374,7 +385,7 @@ unsafe extern "C" fn happened(event: *mut ngx_event_t) {
     // SAFETY: the data of a connection's event is the connection (`ngx_get_connection()`).
     let data = unsafe { connection.as_ref() }.data;
     let Some(inner) = NonNull::new(data.cast::<Inner>()) else { return };
-    // SAFETY: `Socket::new` has put it there, and it closes the connection, or gives its events away, before it is
+    // SAFETY: `Socket::own` has put it there, and it closes the connection, or gives its events away, before it is
     // dropped. Waking only posts an event, so nothing is dropped below this.
     let inner = unsafe { inner.as_ref() };
     Cycle::with_current(|cycle| guard("an event of a call", cycle.log(), (), || inner.wake()));

@@ -74,7 +74,7 @@ pub(super) unsafe extern "C" fn save(connection: *mut ngx_connection_t) {
     // SAFETY: nginx calls this with a connection whose TLS layer `encrypt` has made, while it is read from.
     let data = unsafe { raw.as_ref() }.data;
     let Some(inner) = NonNull::new(data.cast::<Inner>()) else { return };
-    // SAFETY: `Socket::new` has put it there, and it ends the layer before it is dropped.
+    // SAFETY: `Socket::own` has put it there, and it ends the layer before it is dropped.
     let inner = unsafe { inner.as_ref() };
     // SAFETY: the connection has a TLS layer; the reference that it answers is ours.
     let session = NonNull::new(unsafe { ngx_ssl_get_session(connection) }).map(Session);
