@@ -155,7 +155,7 @@ export function open([wanted]) {
     const found = (verdict) => [...benches.values()].filter((history) => history.at(-1).verdict === verdict).length;
     const [slower, over] = [found("slower"), found("over its budget")];
     list.replaceChildren(
-      h("p", { class: slower || over ? "bad" : "note" }, `${slower} of ${benches.size} benches are slower than in the run before, ${over} are over their budgets.`),
+      h("p", { class: slower || over ? "bad" : "note" }, `${slower} of ${benches.size} benches are slower than in the run before; over their budgets: ${over}.`),
       box,
     );
     list.hidden = runs.length === 0;

@@ -323,7 +323,7 @@ fn benches_that_have_become_slower_are_marked_and_lead_to_their_numbers() {
     let browser = Browser::start();
     browser.open(&dashboard.url("benches"));
     browser.wait_for(
-        "document.body.innerText.includes('1 of 3 benches are slower than in the run before, 1 are over')",
+        "document.body.innerText.includes('1 of 3 benches are slower than in the run before; over their budgets: 1.')",
     );
     let row = browser.text("tr[data-name='instructions/request/noop']");
     assert!(row.contains("over its budget") && row.contains("8,000"), "{row}");
