@@ -1,4 +1,4 @@
-//! A call from its first peer to its response.
+//! A call from its first peer to its response: over HTTP/1.1, or HTTP/2 where TLS has agreed on it.
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
@@ -10,13 +10,17 @@ use super::{
     allow::Rules,
     fault::Fault,
     http1::Session,
+    http2::{self, Link},
     idle::PeerKey,
     link::{Deadline, open},
-    message::{self, Outgoing},
+    message::{self, Outgoing, Undone},
     peers::{Kept, Peer, Peers},
     way::{Way, look_up},
 };
-use crate::ngx::net::{address::Address, tls::Inside};
+use crate::ngx::net::{
+    address::Address,
+    tls::{Inside, Offer},
+};
 
 /// A call that was begun.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ pub(crate) struct Order {
 }
 
 /// Makes the call: tries one peer after the other, as long as that can do no harm.
-pub(crate) async fn run(client: &Client, order: Order, time: Duration) -> Result<Response, Fault> {
+pub(crate) async fn run(client: &Rc<Client>, order: Order, time: Duration) -> Result<Response, Fault> {
     let Order { way, name, mut request, most, rules } = order;
     let mut deadline = Deadline::new(Some(time));
     let mut peers = match way {
@@ -48,7 +52,9 @@ pub(crate) async fn run(client: &Client, order: Order, time: Duration) -> Result
         let again = is_idempotent.then(|| request.clone());
         match attempt(client, &mut deadline, &mut peers, peer, name.as_ref(), request, most).await {
             Ok((response, session)) => {
-                finish(client, peers, address, name, session);
+                if let Some(session) = session {
+                    finish(client, peers, address, name, session);
+                }
                 return Ok(response);
             }
             Err(failed) => {
@@ -75,59 +81,104 @@ struct Failed {
     was_kept: bool,
 }
 
-/// Sends the request to one peer.
+/// How a peer is spoken to.
+enum Spoken {
+    /// HTTP/1.1, over a connection of the call's own until it has ended.
+    Http1(Box<Session>),
+    /// HTTP/2, over a connection that others use, too.
+    Http2(Link),
+}
+
+/// Sends the request to one peer. Answers its response, and the connection that can be kept.
 async fn attempt(
-    client: &Client,
+    client: &Rc<Client>,
     deadline: &mut Deadline,
     peers: &mut Peers,
     peer: Peer,
     name: Option<&Rc<str>>,
     request: Box<Request<Outgoing>>,
     most: usize,
-) -> Result<(Response, Box<Session>), Failed> {
+) -> Result<(Response, Option<Box<Session>>), Failed> {
     let address = peer.address;
-    let kept = match peer.kept {
-        // One that nginx has kept for plain requests, or encrypted by other settings, is of no use for an encrypted call,
-        // nor the other way round: it is closed.
-        Some(Kept::Session(session)) if name.is_none() => Some(session),
-        Some(Kept::Socket(socket)) if name.is_none() && !socket.is_encrypted() => {
-            Session::begin(socket, most).await.ok()
-        }
-        Some(_) | None => None,
-    };
-    let kept = kept.or_else(|| client.idle.take(&PeerKey { address, name: name.cloned() }));
-    let was_kept = kept.is_some();
-    let mut session = match kept {
-        Some(session) => session,
+    let kept = kept(client, peer, name, most).await;
+    let mut was_kept = kept.is_some();
+    let spoken = match kept {
+        Some(spoken) => spoken,
         None => match Box::pin(connect(client, peers.share(deadline), address, name, most)).await {
-            Ok(session) => session,
+            Ok(spoken) => spoken,
             Err(fault) => return Err(Failed { fault, request: Some(request), was_kept: false }),
         },
     };
-    let done = deadline.within(pin!(session.exchange(request, most))).await;
-    let (mut fault, request) = match done {
-        Ok(Ok(response)) => return Ok((response, session)),
-        Ok(Err(undone)) => (undone.fault, undone.request),
-        Err(fault) => (fault, None),
+    let mut undone: Undone = match spoken {
+        Spoken::Http1(mut session) => {
+            let done = {
+                let exchange = pin!(session.exchange(request, most));
+                deadline.within(exchange).await
+            };
+            match done {
+                Ok(Ok(response)) => return Ok((response, Some(session))),
+                Ok(Err(mut undone)) => {
+                    let is_reset = undone.fault.failure == CallFailure::Reset;
+                    undone.fault.is_harmless = is_reset && !session.socket().has_received();
+                    undone
+                }
+                Err(late) => late.into(),
+            }
+        }
+        Spoken::Http2(mut link) => {
+            let exchange = Box::pin(http2::exchange(&mut link, request, most));
+            let undone = match deadline.within(exchange).await {
+                Ok(Ok(response)) => return Ok((response, None)),
+                Ok(Err(undone)) => undone,
+                Err(late) => late.into(),
+            };
+            // One that goes on was not at fault.
+            was_kept &= link.sender.is_closed();
+            undone
+        }
     };
-    fault.detail = format!("{address}: {}", fault.detail);
+    undone.fault.detail = format!("{address}: {}", undone.fault.detail);
     // The peer may have begun with a request that it has not answered; what was not sent, it has not.
-    let is_unanswered = fault.failure == CallFailure::Reset && !session.socket().has_received();
-    fault.is_harmless = is_unanswered;
-    let was_kept = was_kept && is_unanswered;
-    Err(Failed { fault, request, was_kept })
+    let was_kept = was_kept && undone.fault.is_harmless;
+    Err(Failed { fault: undone.fault, request: undone.request, was_kept })
+}
+
+/// A connection to `peer` that is there already.
+async fn kept(client: &Client, peer: Peer, name: Option<&Rc<str>>, most: usize) -> Option<Spoken> {
+    let key = PeerKey { address: peer.address, name: name.cloned() };
+    if name.is_some() {
+        // One that nginx has kept is plain, or encrypted by other settings: it is of no use, and closed.
+        if let Some(link) = client.shared.get(&key) {
+            return Some(Spoken::Http2(link));
+        }
+        return client.idle.take(&key).map(Spoken::Http1);
+    }
+    match peer.kept {
+        Some(Kept::Session(session)) => Some(Spoken::Http1(session)),
+        Some(Kept::Socket(socket)) if !socket.is_encrypted() => {
+            Session::begin(socket, most).await.ok().map(Spoken::Http1)
+        }
+        Some(Kept::Socket(_)) | None => client.idle.take(&key).map(Spoken::Http1),
+    }
 }
 
 /// A new connection to the peer at `address`.
 async fn connect(
-    client: &Client,
+    client: &Rc<Client>,
     time: Duration,
     address: Address,
     name: Option<&Rc<str>>,
     most: usize,
-) -> Result<Box<Session>, Fault> {
-    let socket = open(client, time, address, name, Inside::Http1).await?;
-    Session::begin(socket, most).await
+) -> Result<Spoken, Fault> {
+    let mut deadline = Deadline::new(Some(time));
+    let (socket, inside) = open(client, time, address, name, Offer::Any).await?;
+    match inside {
+        Inside::Http1 => Session::begin(socket, most).await.map(Spoken::Http1),
+        Inside::Http2 => {
+            let key = PeerKey { address, name: name.cloned() };
+            deadline.within(pin!(http2::begin(client, key, socket, most))).await?.map(Spoken::Http2)
+        }
+    }
 }
 
 /// Gives a connection that can be used again to whom it may be of use.

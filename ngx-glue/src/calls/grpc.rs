@@ -21,7 +21,7 @@ use super::{
     allow::Rules,
     fault::Fault,
     frames::{self, Misframed, Unframer, status},
-    http2::{self, Link},
+    http2::{self, Link, Sent},
     idle::PeerKey,
     link::{Deadline, open},
     message,
@@ -29,7 +29,7 @@ use super::{
     peers::{Peer, Peers},
     way::{Way, look_up},
 };
-use crate::ngx::net::tls::Inside;
+use crate::ngx::net::tls::Offer;
 
 /// A call that was begun.
 #[derive(Debug)]
@@ -105,6 +105,7 @@ pub(crate) async fn run(
     time: Option<Duration>,
 ) -> Result<Closed, Stop> {
     let Order { way, name, mut request, most, rules } = order;
+    let outbox = request.body().clone();
     let mut deadline = Deadline::new(time);
     let mut peers = match way {
         Way::Peers(peers) => peers,
@@ -113,7 +114,7 @@ pub(crate) async fn run(
     let mut last = Fault::new(CallFailure::Unavailable, "no peer of the upstream is in service");
     while let Some(peer) = peers.next() {
         let address = peer.address;
-        let link = match reach(client, &mut deadline, &mut peers, peer, name.as_ref()).await {
+        let link = match reach(client, &mut deadline, &mut peers, peer, name.as_ref(), most).await {
             Ok(link) => link,
             Err(fault) => {
                 peers.failed(address, false);
@@ -127,7 +128,7 @@ pub(crate) async fn run(
         };
         let using = link.begin();
         let Link { mut sender, .. } = link;
-        match deadline.within(pin!(sender.try_send_request(request))).await? {
+        match deadline.within(pin!(sender.try_send_request(request.map(Sent::Stream)))).await? {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 let told = Teller { client, token, most }.tell_all(&mut deadline, head, body).await;
@@ -142,7 +143,7 @@ pub(crate) async fn run(
                 {
                     Some(unsent) => {
                         peers.failed(address, true);
-                        request = unsent;
+                        request = unsent.map(|_| outbox.clone());
                     }
                     None => {
                         peers.failed(address, false);
@@ -162,6 +163,7 @@ async fn reach(
     peers: &mut Peers,
     peer: Peer,
     name: Option<&Rc<str>>,
+    most: usize,
 ) -> Result<Link, Fault> {
     // One that `keepalive` of the upstream has kept speaks HTTP/1.1: it is of no use here, and closed.
     let Peer { address, kept } = peer;
@@ -170,8 +172,8 @@ async fn reach(
     if let Some(link) = client.shared.get(&key) {
         return Ok(link);
     }
-    let socket = Box::pin(open(client, peers.share(deadline), address, name, Inside::Http2)).await?;
-    deadline.within(Box::pin(http2::begin(client, key, socket))).await?
+    let (socket, _) = Box::pin(open(client, peers.share(deadline), address, name, Offer::Http2)).await?;
+    deadline.within(Box::pin(http2::begin(client, key, socket, most))).await?
 }
 
 /// Tells core of what comes back.

@@ -10,12 +10,15 @@ use std::{
 use http_body_util::BodyExt;
 use hyper::{
     Request,
-    body::{Body as _, Incoming},
+    body::Body as _,
     client::conn::http1::{Builder, Connection, SendRequest},
 };
-use weir_core::host::calls::{Fields, Response};
+use weir_core::host::calls::Response;
 
-use super::{fault::Fault, message, message::Outgoing};
+use super::{
+    fault::Fault,
+    message::{Arriving, Outgoing, Undone},
+};
 use crate::ngx::net::socket::Socket;
 
 /// Bytes that hyper buffers at least.
@@ -35,20 +38,6 @@ pub(crate) struct Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
-
-/// What has gone wrong with a request.
-#[derive(Debug)]
-pub(crate) struct Undone {
-    pub(crate) fault: Fault,
-    /// The request, if nothing of it was sent.
-    pub(crate) request: Option<Box<Request<Outgoing>>>,
-}
-
-impl From<Fault> for Undone {
-    fn from(fault: Fault) -> Self {
-        Self { fault, request: None }
     }
 }
 
@@ -92,11 +81,12 @@ impl Session {
             request: error.take_message().map(Box::new),
             fault: Fault::of_hyper(driven.error.as_ref().unwrap_or(error.error()), most),
         })?;
-        let (head, body) = answer.into_parts();
-        let mut response =
-            Response { headers: message::head(&head, most)?, body: Vec::new(), trailers: Fields::new() };
+        let (head, mut body) = answer.into_parts();
+        let mut arriving = Arriving::new(&head, &body, most)?;
         if !body.is_end_stream() {
-            collect(driven, body, &mut response, most).await?;
+            while let Some(frame) = driven.drive_again(pin!(body.frame())).await {
+                arriving.add(frame)?;
+            }
         }
         if !sender.is_ready() {
             // The connection asks for the next request if there can be one.
@@ -106,41 +96,8 @@ impl Session {
             })
             .await;
         }
-        Ok(response)
+        Ok(arriving.response)
     }
-}
-
-/// Reads the whole of `body` into `response`.
-async fn collect(
-    driven: &mut Driven,
-    mut body: Incoming,
-    response: &mut Response,
-    most: usize,
-) -> Result<(), Fault> {
-    if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
-        return Err(Fault::too_large(most));
-    }
-    let mut length = 0_usize;
-    while let Some(frame) = driven.drive_again(pin!(body.frame())).await {
-        let frame = frame.map_err(|error| Fault::of_hyper(&error, most))?;
-        match frame.into_data() {
-            Ok(data) => {
-                length = length.saturating_add(data.len());
-                if length > most {
-                    return Err(Fault::too_large(most));
-                }
-                if !data.is_empty() {
-                    response.body.push(data);
-                }
-            }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    response.trailers = message::fields(&trailers, most)?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A connection that is polled along with what waits for it.

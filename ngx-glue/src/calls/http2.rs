@@ -3,18 +3,34 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::{Rc, Weak},
-    task::Poll,
+    task::{Context, Poll},
 };
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::{
+    Request,
+    body::{Body, Frame, SizeHint},
     client::conn::http2::{Builder, SendRequest},
     rt::Executor,
 };
+use weir_core::{
+    engine::limits::MAX_PAIRS,
+    host::calls::{CallFailure, Response},
+};
 
-use super::{Client, fault::Fault, idle::PeerKey, outbox::Outbox, room::Room};
+use super::{
+    Client,
+    fault::Fault,
+    idle::PeerKey,
+    message::{self, Arriving, Outgoing, Undone},
+    outbox::Outbox,
+    room::Room,
+};
 use crate::ngx::net::{sleep::Sleep, socket::Socket};
 
 /// Bytes that the other side may send ahead, on a stream and on a connection.
@@ -28,9 +44,49 @@ pub(crate) struct Shared(RefCell<HashMap<PeerKey, Link>>);
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     /// By which requests are sent.
-    pub(crate) sender: SendRequest<Outbox>,
+    pub(crate) sender: SendRequest<Sent>,
     /// Streams that use it, and whether there was one since it was looked at last.
     uses: Rc<(Cell<usize>, Cell<bool>)>,
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// It is there as a whole.
+    Whole(Outgoing),
+    /// A guest makes it piece by piece.
+    Stream(Outbox),
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => {
+                Pin::new(body).poll_frame(context).map_err(|never: Infallible| match never {})
+            }
+            Self::Stream(outbox) => Pin::new(outbox).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Stream(outbox) => outbox.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(outbox) => outbox.size_hint(),
+        }
+    }
 }
 
 /// One stream's use of a connection.
@@ -82,13 +138,56 @@ impl Shared {
     }
 }
 
-/// Begins HTTP/2 over `socket`, which leads to `key`. Others may use the connection as well from here on.
+/// Sends `request` over `link` and reads the response, of at most `most` bytes of headers and as many of the body.
+///
+/// # Errors
+/// When there is no response, or none that is allowed. Dropping this resets the stream.
+pub(crate) async fn exchange(
+    link: &mut Link,
+    request: Box<Request<Outgoing>>,
+    most: usize,
+) -> Result<Response, Undone> {
+    let _using = link.begin();
+    let request = message::for_http2(*request).map(Sent::Whole);
+    let answer = link.sender.try_send_request(request).await.map_err(|mut error| Undone {
+        fault: unanswered(Fault::of_hyper(error.error(), most)),
+        request: error.take_message().and_then(|unsent| match unsent.body() {
+            Sent::Whole(body) => {
+                let body = body.clone();
+                Some(Box::new(message::for_http1(unsent.map(|_| body))))
+            }
+            Sent::Stream(_) => None,
+        }),
+    })?;
+    let (head, mut body) = answer.into_parts();
+    let mut arriving = Arriving::new(&head, &body, most)?;
+    while let Some(frame) = body.frame().await {
+        arriving.add(frame)?;
+    }
+    Ok(arriving.response)
+}
+
+/// A fault before there was a response.
+fn unanswered(fault: Fault) -> Fault {
+    Fault { is_harmless: fault.failure == CallFailure::Reset, ..fault }
+}
+
+/// Begins HTTP/2 over `socket`, which leads to `key`, with responses of at most `most` bytes of headers. Others may use the
+/// connection as well from here on.
 ///
 /// # Errors
 /// When the connection breaks.
-pub(crate) async fn begin(client: &Rc<Client>, key: PeerKey, socket: Socket) -> Result<Link, Fault> {
+pub(crate) async fn begin(
+    client: &Rc<Client>,
+    key: PeerKey,
+    socket: Socket,
+    most: usize,
+) -> Result<Link, Fault> {
     let mut builder = Builder::new(Spawner(Rc::downgrade(&client.room)));
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    // As HTTP/2 counts it, with 32 bytes more for each field (RFC 9113, 10.5.1).
+    let most = most.saturating_add(32 * MAX_PAIRS);
+    builder.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
     let begun = builder.handshake(socket).await;
     let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error, 0))?;
     let link = Link { sender, uses: Rc::default() };

@@ -17,7 +17,7 @@ use crate::ngx::net::{
     connect::connect,
     sleep::Sleep,
     socket::Socket,
-    tls::{Inside, sessions::Saved},
+    tls::{Inside, Offer, sessions::Saved},
 };
 
 /// The end of a call's time.
@@ -63,29 +63,36 @@ impl Deadline {
     }
 }
 
-/// Connects to the peer at `address`, in `time`; encrypted, if it has to prove to be `name`.
+/// Connects to the peer at `address`, in `time`; encrypted, if it has to prove to be `name`. Answers what is spoken then,
+/// which only TLS lets the other side choose.
 pub(crate) async fn open(
     client: &Client,
     time: Duration,
     address: Address,
     name: Option<&Rc<str>>,
-    inside: Inside,
-) -> Result<Socket, Fault> {
+    offer: Offer,
+) -> Result<(Socket, Inside), Fault> {
     let failed = |failure, error: io::Error| Fault::harmless(failure, format!("{address}: {error}"));
     let late = |_| Fault::harmless(CallFailure::Timeout, format!("{address}: connecting takes too long"));
     let mut deadline = Deadline::new(Some(time));
     let socket = connect(&address).map_err(|error| failed(CallFailure::Connect, error))?;
     let connected = deadline.within(poll_fn(|context| socket.poll_connected(context))).await.map_err(late)?;
     connected.map_err(|error| failed(CallFailure::Connect, error))?;
-    let (Some(name), Some(tls)) = (name, client.settings.tls.as_ref()) else { return Ok(socket) };
+    let (Some(name), Some(tls)) = (name, client.settings.tls.as_ref()) else {
+        // In clear text the other side has to expect it.
+        let inside = if offer == Offer::Http2 { Inside::Http2 } else { Inside::Http1 };
+        return Ok((socket, inside));
+    };
     let saved = Rc::new(Saved::new(&client.sessions, address, name));
-    socket.encrypt(tls, name, inside, saved).map_err(|error| failed(CallFailure::Tls, error))?;
+    socket.encrypt(tls, name, offer, saved).map_err(|error| failed(CallFailure::Tls, error))?;
     let encrypted = poll_fn(|context| socket.poll_encrypted(tls, name, context));
     let encrypted = deadline.within(encrypted).await.map_err(late)?;
     encrypted.map_err(|error| failed(CallFailure::Tls, error))?;
-    if !socket.speaks(inside) {
-        let detail = format!("{address}: the other side does not speak {inside}");
-        return Err(Fault::harmless(CallFailure::Protocol, detail));
+    match socket.inside() {
+        Inside::Http1 if offer == Offer::Http2 => {
+            let detail = format!("{address}: the other side does not speak HTTP/2");
+            Err(Fault::harmless(CallFailure::Protocol, detail))
+        }
+        inside => Ok((socket, inside)),
     }
-    Ok(socket)
 }

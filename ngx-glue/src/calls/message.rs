@@ -9,11 +9,11 @@ use std::{
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
-    body::{Body, Frame, SizeHint},
+    body::{Body, Frame, Incoming, SizeHint},
     header::{HOST, HeaderName, HeaderValue, TRAILER},
     http,
 };
-use weir_core::host::calls::{CallFields, Fields, HttpCall};
+use weir_core::host::calls::{CallFields, Fields, HttpCall, Response};
 
 use super::fault::Fault;
 
@@ -134,6 +134,97 @@ pub(crate) fn map(fields: CallFields<'_>) -> Result<HeaderMap, String> {
 
 fn invalid(name: &str, value: &[u8]) -> String {
     format!("\"{name}: {}\" cannot be sent", String::from_utf8_lossy(value))
+}
+
+/// `request` as HTTP/2 has it: scheme and authority are in its URI (RFC 9113, 8.3.1).
+pub(crate) fn for_http2(mut request: Request<Outgoing>) -> Request<Outgoing> {
+    let mut parts = request.uri().clone().into_parts();
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    if let Ok(authority) = http::uri::Authority::try_from(host) {
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        parts.authority = Some(authority);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+            request.headers_mut().remove(HOST);
+        }
+    }
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+/// The same as HTTP/1.1 has it.
+pub(crate) fn for_http1(mut request: Request<Outgoing>) -> Request<Outgoing> {
+    let mut parts = request.uri().clone().into_parts();
+    parts.scheme = None;
+    let host = parts.authority.take().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let (Some(host), Ok(uri)) = (host, Uri::from_parts(parts)) {
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(HOST, host);
+    }
+    *request.version_mut() = Version::HTTP_11;
+    request
+}
+
+/// What has gone wrong with a request.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    pub(crate) fault: Fault,
+    /// The request, if nothing of it was sent.
+    pub(crate) request: Option<Box<Request<Outgoing>>>,
+}
+
+impl From<Fault> for Undone {
+    fn from(fault: Fault) -> Self {
+        Self { fault, request: None }
+    }
+}
+
+/// A response whose body comes piece by piece.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    /// What of it is there.
+    pub(crate) response: Response,
+    length: usize,
+    most: usize,
+}
+
+impl Arriving {
+    /// One that begins with `head`, of at most `most` bytes; as many may `body` have.
+    ///
+    /// # Errors
+    /// There are more.
+    pub(crate) fn new(head: &http::response::Parts, body: &Incoming, most: usize) -> Result<Self, Fault> {
+        if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
+            return Err(Fault::too_large(most));
+        }
+        let headers = self::head(head, most)?;
+        let response = Response { headers, body: Vec::new(), trailers: Fields::new() };
+        Ok(Self { response, length: 0, most })
+    }
+
+    /// The next piece of the body, or trailers.
+    ///
+    /// # Errors
+    /// The connection has broken, or this is too much.
+    pub(crate) fn add(&mut self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<(), Fault> {
+        match frame.map_err(|error| Fault::of_hyper(&error, self.most))?.into_data() {
+            Ok(data) => {
+                self.length = self.length.saturating_add(data.len());
+                if self.length > self.most {
+                    return Err(Fault::too_large(self.most));
+                }
+                if !data.is_empty() {
+                    self.response.body.push(data);
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.response.trailers = fields(&trailers, self.most)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Status and headers of a response, of at most `most` bytes.

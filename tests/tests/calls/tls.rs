@@ -1,9 +1,9 @@
 //! Encrypted calls: who is trusted, who is asked for a certificate, what is used again.
 
 use serde_json::{Value, json};
-use weir_tests::{Conf, Nginx, authority::Authority};
+use weir_tests::{Conf, Nginx, Origin, Reply, authority::Authority, raw::Listener};
 
-use super::{assert_failed, outcome, status};
+use super::{assert_failed, header, outcome, outcomes, status};
 
 /// nginx that calls itself over TLS: at a socket, behind `upstream` block `up`. The server has a certificate for
 /// `service.test` and 127.0.0.1; `wasm` and `server` are what else is said.
@@ -94,6 +94,68 @@ fn the_other_side_may_ask_for_a_certificate() {
         400,
         "nginx answers so that a client can be told"
     );
+}
+
+#[test]
+fn http2_is_spoken_where_both_sides_can() {
+    let authority = Authority::new();
+    for (server, protocol) in [("http2 on;", "HTTP/2.0"), ("", "HTTP/1.1")] {
+        let origin = Origin::start(|seen| {
+            let length = seen.body.len();
+            Reply::chunks(vec![vec![b'x'; 10_000]; 20]).header("x-seen", &format!("{} {length}", seen.method))
+        });
+        let server = format!(
+            "{server} location /to/ {{ proxy_set_header Host $http_host; proxy_set_header X-Host $host;
+             proxy_pass http://@ORIGIN@; }}
+             location /connection {{ return 200 '$server_protocol $host $connection'; }}"
+        );
+        let nginx = Nginx::start(conf(&authority, TRUSTED, &server).set("ORIGIN", origin.address()));
+        let order = |path: &str| json!({"upstream": "up", "authority": "service.test:81", "scheme": "https", "path": path});
+        let first = outcome(&nginx, order("/connection"));
+        let said = first["body"].as_str().expect("a body");
+        assert!(said.starts_with(&format!("{protocol} service.test ")), "{first}");
+        assert_eq!(outcome(&nginx, order("/connection"))["body"], first["body"], "the same connection");
+        let at_once = outcomes(&nginx, "reqh", &json!(vec![order("/connection"); 5]));
+        let shared = at_once.iter().filter(|outcome| outcome["body"] == first["body"]).count();
+        assert_eq!(shared, if protocol == "HTTP/2.0" { 5 } else { 1 }, "{at_once:?}");
+        let mut large = order("/to/them?a=b");
+        (large["method"], large["body"], large["repeat"]) =
+            (json!("PUT"), json!("0123456789"), json!(30_000));
+        large["headers"] = json!([["X-One", "1"], ["te", "gzip"], ["connection", "close"]]);
+        let large = outcome(&nginx, large);
+        assert_eq!((status(&large), &large["size"]), (200, &json!(200_000)), "{large}");
+        assert_eq!(header(&large, "x-seen"), Some("PUT 300000"));
+        let seen = origin.last();
+        assert_eq!((seen.target.as_str(), seen.header("x-one")), ("/to/them?a=b", Some("1")));
+        assert_eq!(
+            (seen.header("host"), seen.header("x-host")),
+            (Some("service.test:81"), Some("service.test"))
+        );
+    }
+}
+
+/// Of what they have in common with calls over HTTP/1.1: bounds, and ends that come early.
+#[test]
+fn calls_over_http2_have_bounds() {
+    let authority = Authority::new();
+    let silent = Listener::start();
+    let origin = Origin::start(|seen| {
+        let long = "x".repeat(9000);
+        if seen.target == "/long" { Reply::status(200).header("x-long", &long) } else { Reply::text(long) }
+    });
+    let wasm = format!("{TRUSTED} call_response_limit 8k;");
+    let server = format!(
+        "http2 on; proxy_buffer_size 32k; proxy_buffers 4 32k; location = /silent {{ proxy_pass http://{}; }}
+         location ~ large|long {{ proxy_pass http://{}; }}",
+        silent.address(),
+        origin.address(),
+    );
+    let nginx = Nginx::start(conf(&authority, &wasm, &server));
+    let order = |path: &str, timeout: u64| json!({"upstream": "up", "authority": "service.test", "scheme": "https", "path": path, "timeout": timeout});
+    assert_failed(&nginx, &outcome(&nginx, order("/large", 0)), "too_large");
+    assert_failed(&nginx, &outcome(&nginx, order("/long", 0)), "too_large");
+    assert_failed(&nginx, &outcome(&nginx, order("/silent", 100)), "timeout");
+    assert_eq!(status(&outcome(&nginx, order("/", 0))), 200, "the connection goes on");
 }
 
 #[test]

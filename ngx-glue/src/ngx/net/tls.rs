@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    fmt, io,
+    io,
     net::IpAddr,
     ptr::NonNull,
     rc::Rc,
@@ -49,7 +49,16 @@ pub(crate) struct Tls {
     verify: bool,
 }
 
-/// What is spoken inside, as ALPN names it.
+/// What the other side may choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// HTTP/2, else HTTP/1.1.
+    Any,
+    /// HTTP/2 alone.
+    Http2,
+}
+
+/// What is spoken inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Inside {
     /// HTTP/1.1.
@@ -58,22 +67,13 @@ pub(crate) enum Inside {
     Http2,
 }
 
-impl Inside {
-    /// The list of protocols that is offered: each with its length before it.
-    const fn offer(self) -> &'static [u8] {
+impl Offer {
+    /// The list of protocols: the one that is wanted most first, each with its length before it.
+    const fn protocols(self) -> &'static [u8] {
         match self {
-            Self::Http1 => b"\x08http/1.1",
+            Self::Any => b"\x02h2\x08http/1.1",
             Self::Http2 => b"\x02h2",
         }
-    }
-}
-
-impl fmt::Display for Inside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http1 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        })
     }
 }
 
@@ -146,7 +146,7 @@ impl Socket {
     ///
     /// # Errors
     /// When there is no memory, or `name` cannot be one.
-    pub(crate) fn encrypt(&self, tls: &Tls, name: &str, inside: Inside, saved: Rc<Saved>) -> io::Result<()> {
+    pub(crate) fn encrypt(&self, tls: &Tls, name: &str, offer: Offer, saved: Rc<Saved>) -> io::Result<()> {
         let none = || io::Error::from(io::ErrorKind::OutOfMemory);
         let raw = self.inner().raw().as_ptr();
         // SAFETY: the connection is ours, with a pool, and has no TLS layer yet. Nothing is buffered in one without
@@ -156,7 +156,7 @@ impl Socket {
             return Err(none());
         }
         let ssl = self.inner().ssl().ok_or_else(none)?;
-        let offer = inside.offer();
+        let offer = offer.protocols();
         let length = u32::try_from(offer.len()).unwrap_or_default();
         // SAFETY: the layer is the connection's; the list is copied.
         unsafe { SSL_set_alpn_protos(ssl.as_ptr(), offer.as_ptr(), length) };
@@ -203,19 +203,19 @@ impl Socket {
         Poll::Ready(if tls.verify { inner.verify(name) } else { Ok(()) })
     }
 
-    /// Whether the other side has agreed to speak `inside`. One that knows no ALPN speaks HTTP/1.1.
-    pub(crate) fn speaks(&self, inside: Inside) -> bool {
-        let Some(ssl) = self.inner().ssl() else { return true };
+    /// What the other side has chosen to speak. One that knows no ALPN speaks HTTP/1.1.
+    pub(crate) fn inside(&self) -> Inside {
+        let Some(ssl) = self.inner().ssl() else { return Inside::Http1 };
         let (mut protocol, mut length) = (std::ptr::null(), 0);
         // SAFETY: the layer is the connection's; both places are there.
         unsafe { SSL_get0_alpn_selected(ssl.as_ptr(), &raw mut protocol, &raw mut length) };
         let length = usize::try_from(length).unwrap_or_default();
         if protocol.is_null() || length == 0 {
-            return inside == Inside::Http1;
+            return Inside::Http1;
         }
         // SAFETY: the layer keeps as many bytes there.
-        let agreed = unsafe { slice::from_raw_parts(protocol, length) };
-        inside.offer().get(1..) == Some(agreed)
+        let chosen = unsafe { slice::from_raw_parts(protocol, length) };
+        if chosen == b"h2" { Inside::Http2 } else { Inside::Http1 }
     }
 }
 

@@ -1,7 +1,7 @@
 //! TLS in an nginx that is built without it: there is none.
 
 use std::{
-    fmt, io,
+    io,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -27,6 +27,15 @@ pub(crate) struct Trust {
 #[derive(Debug)]
 pub(crate) enum Tls {}
 
+/// What the other side may choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// HTTP/2, else HTTP/1.1.
+    Any,
+    /// HTTP/2 alone.
+    Http2,
+}
+
 /// What is spoken inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Inside {
@@ -34,15 +43,6 @@ pub(crate) enum Inside {
     Http1,
     /// HTTP/2.
     Http2,
-}
-
-impl fmt::Display for Inside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http1 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        })
-    }
 }
 
 impl Tls {
@@ -54,13 +54,7 @@ impl Tls {
 
 impl Socket {
     /// Never called: there are no settings.
-    pub(crate) fn encrypt(
-        &self,
-        tls: &Tls,
-        _name: &str,
-        _inside: Inside,
-        _saved: Rc<Saved>,
-    ) -> io::Result<()> {
+    pub(crate) fn encrypt(&self, tls: &Tls, _name: &str, _offer: Offer, _saved: Rc<Saved>) -> io::Result<()> {
         match *tls {}
     }
 
@@ -69,9 +63,9 @@ impl Socket {
         match *tls {}
     }
 
-    /// Whatever the caller says.
-    pub(crate) fn speaks(&self, _inside: Inside) -> bool {
-        true
+    /// Never asked for: nothing is encrypted.
+    pub(crate) fn inside(&self) -> Inside {
+        Inside::Http1
     }
 }
 
