@@ -129,6 +129,39 @@ fn trailers_and_chunks_pass_both_ways() {
     assert_eq!(outcome["trailers"], json!([["x-end", "yes"]]));
 }
 
+/// The body does not wait for the 100 that a guest asks for (RFC 9110, 10.1.1: a client need not), and what comes before
+/// the response is passed over.
+#[test]
+fn informational_responses_are_passed_over() {
+    let origin = Listener::start();
+    let nginx = Nginx::start(conf(""));
+    let order = json!({
+        "upstream": origin.address().to_string(), "method": "PUT", "body": "sent",
+        "headers": [["Expect", "100-continue"]],
+    });
+    let outcome = thread::scope(|scope| {
+        let called = scope.spawn(|| outcome(&nginx, order));
+        let mut connection = origin.accept();
+        assert_eq!(connection.read(4), b"sent");
+        connection.write(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        );
+        called.join().expect("the client")
+    });
+    assert_eq!((status(&outcome), &outcome["body"]), (200, &json!("ok")), "{outcome}");
+    assert_eq!(header(&outcome, "link"), None);
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    let origin = Origin::start(|_| Reply::status(302).header("location", "/elsewhere").body("there"));
+    let nginx = Nginx::start(conf(""));
+    let outcome = outcome(&nginx, json!({"upstream": origin.address().to_string()}));
+    assert_eq!((status(&outcome), header(&outcome, "location")), (302, Some("/elsewhere")), "{outcome}");
+    assert_eq!(origin.count(), 1);
+}
+
 /// What a peer does, byte by byte, and the word for it.
 #[test]
 fn responses_that_are_none_fail() {

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    cell::{Cell, RefCell},
+    cell::Cell,
     fmt, io,
     pin::Pin,
     ptr::NonNull,
@@ -16,11 +16,9 @@ use nginx_sys::{
     ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, socklen_t,
 };
 
-use super::{
-    lend::Mark,
-    quiet,
-    tls::{self, sessions::Saved},
-};
+#[cfg(ngx_feature = "ssl")]
+use super::tls::sessions::Saved;
+use super::{lend::Mark, quiet, tls};
 use crate::ngx::{cycle::Cycle, guard::guard};
 
 /// A connection that is ours. Clones are the same one; dropping the last of them closes it.
@@ -36,7 +34,8 @@ pub(super) struct Inner {
     writer: Cell<Option<Waker>>,
     has_received: Cell<bool>,
     /// Where its sessions of TLS are kept.
-    saved: RefCell<Option<Rc<Saved>>>,
+    #[cfg(ngx_feature = "ssl")]
+    saved: Cell<Option<Rc<Saved>>>,
     /// What comes back with it, while others have it.
     pub(super) companion: Cell<Option<Box<dyn Any>>>,
     /// How it is found when it comes back, once it has been lent.
@@ -61,7 +60,8 @@ impl Socket {
             reader: Cell::default(),
             writer: Cell::default(),
             has_received: Cell::default(),
-            saved: RefCell::default(),
+            #[cfg(ngx_feature = "ssl")]
+            saved: Cell::default(),
             companion: Cell::default(),
             mark: Cell::default(),
         });
@@ -208,12 +208,16 @@ impl Inner {
         }
     }
 
+    #[cfg(ngx_feature = "ssl")]
     pub(super) fn set_saved(&self, saved: Rc<Saved>) {
-        self.saved.replace(Some(saved));
+        self.saved.set(Some(saved));
     }
 
+    #[cfg(ngx_feature = "ssl")]
     pub(super) fn saved(&self) -> Option<Rc<Saved>> {
-        self.saved.borrow().clone()
+        let saved = self.saved.take();
+        self.saved.set(saved.clone());
+        saved
     }
 
     pub(super) fn wake(&self) {
@@ -231,6 +235,7 @@ impl Inner {
     }
 
     /// Whatever happens next is told to `context`; nginx watches the connection already.
+    #[cfg(ngx_feature = "ssl")]
     pub(super) fn wait_for_both(&self, context: &Context<'_>) -> io::Result<()> {
         self.wait_to_read(context)?;
         self.wait_to_write(context)
