@@ -163,6 +163,14 @@ fn token(key: &rcgen::KeyPair, claims: &serde_json::Value) -> String {
     format!("{signed}.{}", base64url(&signature))
 }
 
+/// The same of RS256, with the key of `tests/rsa.pem`.
+fn rsa_token(key: &rcgen::KeyPair, claims: &serde_json::Value) -> String {
+    let header = base64url(br#"{"alg":"RS256","kid":"rsa"}"#);
+    let signed = format!("{header}.{}", base64url(claims.to_string().as_bytes()));
+    let signature = rcgen::SigningKey::sign(key, signed.as_bytes()).expect("signed");
+    format!("{signed}.{}", base64url(&signature))
+}
+
 fn base64url(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
@@ -184,12 +192,18 @@ fn jwks() {
     // The point in uncompressed form: a byte, x, y.
     let point = rcgen::PublicKeyData::der_bytes(&key);
     let (x, y) = (base64url(&point[1..33]), base64url(&point[33..65]));
+    let rsa = rcgen::KeyPair::from_pem_and_sign_algo(include_str!("rsa.pem"), &rcgen::PKCS_RSA_SHA256);
+    let rsa = rsa.expect("a key");
+    // A sequence of two integers: the modulus, after a zero, and the exponent.
+    let modulus = base64url(&rcgen::PublicKeyData::der_bytes(&rsa)[9..265]);
     let nginx = start_with("examples/jwks/nginx.conf", |text| {
+        let keys = format!(r#""keys": [ {{ "kty": "RSA", "kid": "rsa", "n": "{modulus}", "e": "AQAB" }}, "#);
+        let text = text.replace(r#""keys": [ "#, &keys);
         let text = text.replace("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", &x);
         let text = text.replace("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0", &y);
         text.replace(r#""kid": "1""#, r#""kid": "test""#)
     });
-    nginx.wait_for_lines(0, "1 keys fetched", 2);
+    nginx.wait_for_lines(0, "2 keys fetched", 2);
     let claims = |change: &[(&str, serde_json::Value)]| {
         let mut claims = serde_json::json!({
             "iss": "https://issuer.example", "aud": ["shop", "other"], "sub": "somebody", "exp": 4_102_444_800_u64,
@@ -200,8 +214,23 @@ fn jwks() {
     let get = |token: &str| nginx.send(Request::get("/").header("authorization", &format!("Bearer {token}")));
     let good = token(&key, &claims(&[]));
     assert_eq!(get(&good).expect_status(200).text(), "the origin answers somebody\n");
+    let good_too = rsa_token(&rsa, &claims(&[]));
+    assert_eq!(get(&good_too).expect_status(200).text(), "the origin answers somebody\n");
+    let header_of = |header: &str, token: &str| {
+        let (_, rest) = token.split_once('.').expect("parts");
+        format!("{}.{rest}", base64url(header.as_bytes()))
+    };
     for (bad, why) in [
         (token(&other, &claims(&[])), "the token's signature is wrong"),
+        (good_too.replace(&good_too[good_too.len() - 9..], "AAAAAAAAA"), "the token's signature is wrong"),
+        (
+            header_of(r#"{"alg":"RS256","kid":"test"}"#, &good),
+            "the token's key is for another kind of signature",
+        ),
+        (
+            header_of(r#"{"alg":"none","kid":"rsa"}"#, &good_too),
+            "the token's key is for another kind of signature",
+        ),
         (token(&key, &claims(&[("exp", 1.into())])), "the token has expired"),
         (token(&key, &claims(&[("nbf", 4_102_444_800_u64.into())])), "the token does not hold yet"),
         (token(&key, &claims(&[("iss", "me".into())])), "the token is another issuer's"),

@@ -5,36 +5,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, Publ
 use weir_tests::{Conf, Nginx, Request};
 
 /// A key of RSA with 2048 bits, for these tests alone: making one takes seconds.
-const RSA: &str = "\
------BEGIN PRIVATE KEY-----
-MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQCQCeB3aDxvrbW0
-OAODd5o+1YQ8IqOT8KVfORIBIjeNq6LB8w+H6pgMdidcWTLATEO7OrcVuSQuwE5h
-qm5TVLPEaTdvmS3lB7hYqPs7LlI7R6He0haSOc4I+heWTL/df8bZA2Wv5Umyf/Qf
-Y/3och7bXXIhkB3xaOGiy/sL2gtVRdbMVJFCf3E2aiSTh47N3Ik1RMyQo9jpTs/W
-AoxPSSsRA5cb7CoX+n6xU67dhjnyY+8pbMOlBdaDwsnHq5ShysiPTPCLab8aJHKg
-bD0M0OBDRpOEo+acKukK1gdNZKcfMB9MUVSLLDQnjPxdT42oB32wqXOf0M8PT/6C
-YJO9UxcvAgMBAAECggEACH7ko/ZcdjPXP1F8d5Ei4mjim09puYycnHC3zKRRhYQl
-ne3xsREXtch0SuCh+zCkYBM3AEuCxFUoal9MkZKx5bhVAjqVN+iMKYKSCuwRApkX
-hZZ7qVVKf0INCRruyChEuMEYCtdp0OL2KbHSpJayljq9RBiFg5stj9YbMRhDydw1
-fknYJueT6bePW/KOoN9HCuoBPfPmptBB9NIYKdig1ZZhKVezwsHeTS8r/OT8MILI
-j10m5oeKm2uNxIKMz9qJghVRgcEVmzqk9M7c6PttdmhZlCGKxSNdFzi9oKojW7j4
-MzHHKw2twbieTnmfpVfV2NuhcFmMPlguOR+6LKOn+QKBgQDLPZkWZ8PYFoCV4i1P
-mKrRPu2XWKjIol9wx/dQOAKBgQpLtyKyMqG/S4q/ab5Dnvbs/GabamtP7iFvEDWQ
-+AOfqf7YfrnstLNyz5hLalNpZUD4Q4BT68Ggoem7mbQQNNm+WE++01c0zGu3Y0UJ
-H1wujBr+L0gTSUmSpk+EpSxaOQKBgQC1bf5wcLiyPPzbg/WkrAtpeIGmI2hlshAi
-wAZ3qnqjdIqt271PEdezX7oW0duxN+kL97sBV3t9SDvIc0rhGWFYVtzOkOcY8LMu
-RuwipyMAh9+G5BUK8feOX3a4SYKxWWDQiNpBUra2FSLsW+VbPl0mGjn/9FOUio7x
-jTGW97YcpwKBgB/DFqObv82LZrkFydMApuFgljzqzCXeyk+T0KCmwC2A/xzqF/AF
-XaXJpntXiTaEJ07N+zMapH6vVmZHADgRqm9PX9Zxp5jIfKraqpBOo457FnY2Bl4X
-IAF8jEyXLr7Bo63Nm1jVKnHD6KmWR/mu/vb/SlCjDv6Em4zhlNfEAHRxAoGALnjt
-Srnk5Wrvzf7AJh0Xkz2V4AuDy0DQF0aeoXpejY3lk+EMXbuRR9YGYaABqSRMIo+j
-LBXPgOjGv3KgxIXuxGUDjDnbqCzHiNwL0liDg7hKDlBP/4y5P5O+YjgaLPla7i+P
-0FmyiXNija6AUl3oGEFxh9l6qzrOoJrtD+GFmVMCgYAi+Jkuffxyk/SEx8RSFXj5
-MaInuJ3Y1PLuImcGipxS7W4Oe2M1bSyzsgicxP6QMzDTxOPfd2oOWsv3OT2fZPEG
-E+syiG9KMD/1qI6xchw2arwK+TYR4im9V5ARr98r8P7uQvSUODWubS2AgO4uwQNS
-FvWRMcnt+0C5s6WuANefYA==
------END PRIVATE KEY-----
-";
+const RSA: &str = include_str!("rsa.pem");
 
 fn nginx() -> Nginx {
     Nginx::start(Conf::new().guest("foreign").server("location / { proxy_wasm foreign; return 500; }"))

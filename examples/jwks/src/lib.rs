@@ -1,5 +1,5 @@
-//! Verifies JSON Web Tokens (RFC 7519) with keys that it fetches: signatures of ES256, keys of a JSON Web Key Set
-//! (RFC 7517).
+//! Verifies JSON Web Tokens (RFC 7519) with keys that it fetches: signatures of ES256, by a Rust crate in here, and of
+//! RS256, by the host's foreign function `verify_signature`; keys of a JSON Web Key Set (RFC 7517).
 //!
 //! Each worker fetches the keys on a tick, and again from time to time. A request with a good token goes on with header
 //! `x-jwt-subject`; any other one is answered with 401, and with 503 while there are no keys yet.
@@ -146,12 +146,36 @@ impl Request {
     fn claims(&self, keys: &Keys) -> Result<Claims, &'static str> {
         let authorization = self.get_http_request_header("authorization").ok_or("there is no token")?;
         let token = authorization.strip_prefix("Bearer ").ok_or("the token is no bearer token")?;
-        let claims = token::verify(token, keys)?;
+        let is_rs256 = |key: &[u8], signature: &[u8], text: &[u8]| self.is_rs256(key, signature, text);
+        let claims = token::verify(token, keys, is_rs256)?;
         let now = self.get_current_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Settings { issuer, audience, .. } = &self.shared.settings;
         claims.check(now, issuer.as_deref(), audience.as_deref())?;
         Ok(claims)
     }
+
+    /// Whether `signature` of `text` is good, for a `key` of RSA.
+    fn is_rs256(&self, key: &[u8], signature: &[u8], text: &[u8]) -> bool {
+        // Fields of Envoy's message `VerifySignatureArguments`.
+        let arguments = [(1, &b"sha256"[..]), (2, key), (3, signature), (4, text)];
+        let arguments: Vec<u8> = arguments.iter().flat_map(|(number, bytes)| field(*number, bytes)).collect();
+        let answer = self.call_foreign_function("verify_signature", Some(&arguments));
+        // Field 1 of `VerifySignatureResult` is true.
+        answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.starts_with(&[0x08, 1])))
+    }
+}
+
+/// A field of bytes, as protocol buffers have it: its number and kind, its length in 7 bits each, and the bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        field.push(length.to_le_bytes()[0] | 0x80);
+        length >>= 7;
+    }
+    field.push(length.to_le_bytes()[0]);
+    field.extend_from_slice(bytes);
+    field
 }
 
 impl Context for Request {}
