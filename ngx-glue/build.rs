@@ -15,15 +15,22 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");
 }
 
+/// What is left out of the lists, separated by commas: so that the code for an nginx without it can be checked without
+/// building one (`scripts/lint`).
+const WITHOUT: &str = "WEIR_CHECK_WITHOUT";
+
 /// Declares `cfg(name = "…")` with all values in `checked`, and sets those in `set` (both lists separated by commas).
 fn values(name: &str, set: &str, checked: &str) {
     println!("cargo::rerun-if-env-changed={set}");
     println!("cargo::rerun-if-env-changed={checked}");
+    println!("cargo::rerun-if-env-changed={WITHOUT}");
+    let without = env::var(WITHOUT).unwrap_or_default();
+    let is_left_out = |value: &str| without.split(',').any(|left_out| left_out == value);
     // The list of possible values comes quoted already.
     let possible = env::var(checked).unwrap_or_else(|_| "any()".into());
     println!("cargo::rustc-check-cfg=cfg({name}, values({possible}))");
     let values = env::var(set).unwrap_or_default();
-    for value in values.split(',').map(str::trim).filter(|value| !value.is_empty()) {
+    for value in values.split(',').map(str::trim).filter(|value| !value.is_empty() && !is_left_out(value)) {
         println!("cargo::rustc-cfg={name}=\"{value}\"");
     }
 }
