@@ -5,7 +5,7 @@
 
 use std::{
     fmt, fs,
-    io::Read,
+    io::{self, Read},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
@@ -59,7 +59,7 @@ pub struct FilterSpec {
 #[allow(missing_docs, reason = "each variant's text says what it means")]
 pub enum LoadError {
     #[error("cannot read \"{}\": {error}", path.display())]
-    Read { path: PathBuf, error: std::io::Error },
+    Read { path: PathBuf, error: io::Error },
     #[error("\"{}\" has more than {} MiB: is it really a filter?", path.display(), MAX_MODULE_BYTES >> 20)]
     TooLarge { path: PathBuf },
     #[error("\"{}\" is not WebAssembly: its first four bytes should be \"\\0asm\"; give the path of a compiled .wasm file (the text format has to be compiled first)", path.display())]
@@ -236,6 +236,10 @@ impl<H: Host> fmt::Debug for Filter<H> {
 /// Reads the file and tells what is not a core module by its first eight bytes.
 fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::Read { path: path.to_owned(), error };
+    // Opening a pipe would wait for somebody to write into it, and a device may never end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is no regular file")));
+    }
     let file = fs::File::open(path).map_err(failed)?;
     let mut wasm = Vec::new();
     file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut wasm).map_err(failed)?;

@@ -90,7 +90,10 @@ impl Runtime {
                 metrics.claim_row(std::process::id(), is_alive);
             }
             let mut pulse = Pulse::new(&metrics, &self.zones, self.engine.settings().tick);
-            let ticker = self.engine.watched_ticker(move |beat| pulse.beat(beat))?;
+            let ticker = self.engine.watched_ticker(move |beat| pulse.beat(beat)).map_err(|error| {
+                let advice = "raise the limit of processes of the user that workers run as";
+                io::Error::new(error.kind(), format!("the system has no thread to give, {advice}: {error}"))
+            })?;
             let timers = Rc::new(Timers::default());
             let shared = Shared::new(&self.zones);
             shared.join();

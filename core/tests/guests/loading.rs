@@ -1,6 +1,6 @@
 //! What is said of a file that cannot be a filter, and how one that can is started.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use weir_core::{
     engine::{Engine, Settings, cache::Cache, limits::MAX_MODULE_BYTES},
@@ -83,8 +83,14 @@ fn files_that_cannot_be_read_or_are_too_large_are_named() {
         matches!(absent, LoadError::Read { .. }) && absent.to_string().contains("absent.wasm"),
         "{absent}"
     );
-    let error = try_load(directory.path().to_owned()).expect_err("a directory");
-    assert!(matches!(error, LoadError::Read { .. }), "{error}");
+    // Nobody will ever write into the pipe.
+    let pipe = directory.path().join("pipe.wasm");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    for path in [directory.path().to_owned(), pipe, "/dev/zero".into()] {
+        let error = try_load(path).expect_err("no file");
+        assert!(matches!(error, LoadError::Read { .. }), "{error}");
+        assert!(error.to_string().ends_with("it is no regular file"), "{error}");
+    }
     let path = directory.path().join("large.wasm");
     fs::File::create(&path)
         .and_then(|file| file.set_len(MAX_MODULE_BYTES + 1))
