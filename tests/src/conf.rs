@@ -298,6 +298,12 @@ pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// A `proxy_wasm` directive for the guest `maps`, with its orders.
+#[must_use]
+pub fn maps(orders: &str) -> String {
+    format!("proxy_wasm maps {};", quote(orders))
+}
+
 fn push_line(text: &mut String, line: &str) {
     text.push_str(line);
     text.push('\n');

@@ -3,10 +3,12 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    io::Read,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use flate2::read::GzDecoder;
 use hyper::{
     HeaderMap, Version,
     body::{Body, Bytes, Frame, SizeHint},
@@ -108,6 +110,19 @@ impl Response {
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body of a response that gzip has compressed.
+    ///
+    /// # Panics
+    /// When it is not compressed, or broken.
+    #[must_use]
+    #[track_caller]
+    pub fn gunzip(&self) -> Vec<u8> {
+        assert_eq!(self.header("content-encoding"), Some("gzip"));
+        let mut plain = Vec::new();
+        GzDecoder::new(&self.body[..]).read_to_end(&mut plain).expect("a whole stream of gzip");
+        plain
     }
 
     /// This response, if its status is `status`.

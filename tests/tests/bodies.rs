@@ -1,8 +1,6 @@
 //! Bodies pass through filters whole, unchanged, and are seen whole, however nginx holds them.
 
-use std::{io::Read, process};
-
-use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, Response, digest};
+use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, digest};
 
 /// What the guest `body_reader` logs at the end of a body.
 fn total(direction: &str, bytes: &[u8]) -> (String, String) {
@@ -178,24 +176,6 @@ fn several_ranges_pass() {
     assert_eq!(with.header("content-length"), without.header("content-length"));
 }
 
-fn gunzip(response: &Response) -> Vec<u8> {
-    assert_eq!(response.header("content-encoding"), Some("gzip"));
-    let mut child = process::Command::new("gzip")
-        .arg("-dc")
-        .stdin(process::Stdio::piped())
-        .stdout(process::Stdio::piped())
-        .spawn()
-        .expect("gzip");
-    let mut stdin = child.stdin.take().expect("its input");
-    let packed = response.body.clone();
-    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &packed));
-    let mut plain = Vec::new();
-    child.stdout.take().expect("its output").read_to_end(&mut plain).expect("read");
-    writer.join().expect("the writer").expect("written");
-    assert!(child.wait().expect("gzip ends").success());
-    plain
-}
-
 /// Filters see the body before gzip, and the client gets it compressed.
 #[test]
 fn gzip_comes_after_the_filters() {
@@ -217,7 +197,7 @@ fn gzip_comes_after_the_filters() {
         let mark = nginx.mark();
         let response = nginx.send(Request::get(path).header("accept-encoding", "gzip"));
         assert!(response.body.len() < body.len() / 10);
-        assert!(gunzip(&response) == body);
+        assert!(response.gunzip() == body);
         assert_seen(&nginx, mark, "response", &body);
         nginx.wait_for_log_since(mark, "response get content-encoding = None");
     }

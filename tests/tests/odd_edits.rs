@@ -1,10 +1,6 @@
 //! Edits that make no sense: whatever a filter leaves behind, what leaves nginx is well-formed and in step.
 
-use weir_tests::{Conf, Nginx, Origin, Protocol, Raw, Reply, Request, conf::quote};
-
-fn maps(orders: &str) -> String {
-    format!("proxy_wasm maps {};", quote(orders))
-}
+use weir_tests::{Conf, Nginx, Origin, Protocol, Raw, Reply, Request, conf::maps};
 
 /// One location for each order, `/0`, `/1` …, each proxied with the guest's order.
 fn proxied(origin: &Origin, orders: &[&str]) -> Nginx {

@@ -12,8 +12,8 @@ use weir_core::{
 use crate::{
     caller::{FAILED, HEADERS, TOKEN, begun, caller, cancelled, dial, response},
     support::{
-        Bench, Guest, OUT, SIZE, Step, call, for_context, param, plugin, returns, say, serialized, settings,
-        trace, u32_at, value, wat,
+        Bench, Guest, OUT, SIZE, Step, call, for_context, lines, param, plugin, returns, say, serialized,
+        settings, trace, u32_at, value, wat,
     },
 };
 
@@ -244,17 +244,9 @@ fn the_end_of_the_worker_is_the_end_of_all_calls() {
 /// A worker that has rehearsed its configuration and started.
 fn started(guest: &Guest, isolation: Isolation) -> (Bench, Shard<Memory>, Worker) {
     let bench = guest.bench_with(isolation);
-    let mut plans = bench.plans.unrehearsed();
-    plans.rehearse(crate::support::engine(), &bench.worker).expect("accepted");
+    let (shard, worker) = bench.start();
     assert!(bench.worker.take_calls().is_empty(), "no call leaves the master");
-    let worker = Worker::default();
-    let shard = Shard::new(plans.into(), worker.clone());
-    shard.start();
     (bench, shard, worker)
-}
-
-fn lines(worker: &Worker) -> Vec<String> {
-    worker.take_log().into_iter().map(|line| line.message).collect()
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! `proxy_set_tick_period_milliseconds`, and the instances that tick.
 
-use weir_core::{chain::Direction, filter::Callback, plan::Isolation, shard::Shard, testing::Worker};
+use weir_core::{
+    chain::Direction,
+    filter::Callback,
+    plan::Isolation,
+    shard::Shard,
+    testing::{Memory, Worker},
+};
 
-use crate::support::{Bench, Guest, call, number, plugin, returns, trace, wat};
+use crate::support::{Bench, Guest, call, lines, number, plugin, returns, trace, wat};
 
 const SET: &str = "proxy_set_tick_period_milliseconds";
 
@@ -18,20 +24,12 @@ fn ticking() -> Guest {
 }
 
 /// A worker that has rehearsed its configuration and started.
-fn started(guest: &Guest, isolation: Isolation) -> (Bench, Shard<weir_core::testing::Memory>, Worker) {
+fn started(guest: &Guest, isolation: Isolation) -> (Bench, Shard<Memory>, Worker) {
     let bench = guest.bench_with(isolation);
-    let mut plans = bench.plans.unrehearsed();
-    plans.rehearse(crate::support::engine(), &bench.worker).expect("accepted");
+    let (shard, worker) = bench.start();
     assert_eq!(bench.log(), ["0"], "configured once in the master");
     assert!(bench.worker.ticks().is_empty(), "nothing ticks there");
-    let worker = Worker::default();
-    let shard = Shard::new(plans.into(), worker.clone());
-    shard.start();
     (bench, shard, worker)
-}
-
-fn lines(worker: &Worker) -> Vec<String> {
-    worker.take_log().into_iter().map(|line| line.message).collect()
 }
 
 #[test]
