@@ -349,6 +349,11 @@ impl<H: Host> Pool<H> {
         self.books.stats()
     }
 
+    /// An instance that somebody was told of is there for the next one.
+    pub(crate) fn pass_on(&self) {
+        self.books.call_next();
+    }
+
     /// `stream` is told when an instance has come free.
     pub(crate) fn wait(&self, stream: H::Stream) {
         self.books.wait(stream);

@@ -135,6 +135,11 @@ impl<H: Host> Shard<H> {
         self.inner.pool.wait(stream.clone());
     }
 
+    /// A stream that was told of an instance has gone without taking it: the next one that waits is told.
+    pub fn pass_on(&self) {
+        self.inner.pool.pass_on();
+    }
+
     /// A period that [`RootHost::set_tick`] was given has passed: calls the root context's `on_tick`, unless the filter
     /// is suspended, or another worker ticks for all of them ([`Plugin::singleton`](crate::plan::Plugin::singleton)).
     ///

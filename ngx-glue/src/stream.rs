@@ -233,6 +233,13 @@ impl Stream {
         if self.progress.finished.replace(true) {
             return;
         }
+        // It has been told of an instance that it will not take any more: whoever waits behind it may.
+        if self.progress.headers.get() == Headers::Waiting
+            && self.wake.is_posted()
+            && let Some(location) = self.io.request().and_then(Request::location)
+        {
+            location.pass_on();
+        }
         self.io.seal();
         if let Ok(Some(chain)) = self.chain.try_borrow_mut().as_deref_mut() {
             chain.finish();

@@ -170,6 +170,48 @@ fn requests_wait_for_an_instance_that_comes_free() {
     }
 }
 
+/// The worker learns of both in one turn of its loop: that an instance comes free, and that the client has left whose
+/// turn it is. The one behind it gets the instance then.
+#[test]
+fn an_instance_is_passed_on_by_a_client_that_leaves_as_it_comes_free() {
+    let origin = weir_tests::raw::Listener::start();
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("leak")
+            .workers(1)
+            .wasm("instances 1 wait=300s;")
+            .set("ORIGIN", origin.address())
+            .server("location /hold { proxy_wasm leak; proxy_pass http://@ORIGIN@; } location / { proxy_wasm leak; return 200 x; } location = /metrics { weir_metrics; }"),
+    );
+    let waits = |count: &str| {
+        let counted = weir_tests::wait::poll(|| {
+            let shown = nginx.get("/metrics").text().contains(&format!("weir_pool_waits_total {count}\n"));
+            shown.then_some(())
+        });
+        assert!(counted.is_some(), "{count} requests wait");
+    };
+    let mut held = nginx.raw();
+    held.write("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut connection = origin.accept();
+    let mut leaves = nginx.raw();
+    leaves.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    waits("1");
+    let mut stays = nginx.raw();
+    stays.write("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    waits("2");
+    let worker = nginx.worker_pid().to_string();
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &worker]).status().expect("kill");
+        assert!(sent.success());
+    };
+    signal("-STOP");
+    connection.write(HELD);
+    drop(leaves);
+    signal("-CONT");
+    assert_eq!(held.response().text(), "ok");
+    assert_eq!(stays.response().text(), "x");
+}
+
 #[test]
 fn a_request_that_has_waited_long_enough_is_told_to_come_again() {
     let origin = weir_tests::raw::Listener::start();

@@ -144,6 +144,14 @@ impl Location {
         Some(time)
     }
 
+    /// A request that was told of an instance has gone without it: another one that waits is told.
+    pub(crate) fn pass_on(&self) {
+        let chain = self.effective.get().and_then(|effective| effective.chain.get());
+        if let Some(shard) = chain.and_then(|(_, runtime)| runtime.shard()) {
+            shard.pass_on();
+        }
+    }
+
     /// `proxy_wasm NAME ['configuration'] | off;`
     pub(crate) fn proxy_wasm(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         let mut draft = location.draft.borrow_mut();

@@ -47,7 +47,7 @@ impl Wake {
         Self(UnsafeCell::new(unsafe { std::mem::zeroed() }))
     }
 
-    fn is_posted(&self) -> bool {
+    pub(crate) fn is_posted(&self) -> bool {
         // SAFETY: this is nginx's one thread, and the reference ends here.
         unsafe { &*self.0.get() }.posted() != 0
     }
