@@ -15,7 +15,7 @@ use super::{
     },
     memory, registry,
     registry::{Definition, Record},
-    words::{Shared, Words, place},
+    words::{Shared, Word, Words, place},
 };
 
 /// Words of the model: those that threads contend for are loom's, the others are not looked at by two threads unless
@@ -169,17 +169,45 @@ fn rows_that_are_shared_get_one_table_and_lose_no_line_twice() {
 #[test]
 fn values_recorded_at_once_in_one_row_are_all_there() {
     loom::model(|| {
-        let head = 600 * LINE;
-        let hot = [AT_NEXT_LINE, head, head + 1, head + 2, head + 8, 700 * LINE + 5, 732 * LINE + 5];
-        let model = Arc::new(Model::new(&hot, 800));
-        model.store(AT_NEXT_LINE, 700);
+        let head = Word { at: 600 * LINE, alone: false };
+        let model = Arc::new(one_histogram(head));
         let other = Arc::clone(&model);
         let thread = thread::spawn(move || histogram::record(&*other, head, 5));
         histogram::record(&*model, head, 5);
         thread.join().expect("no panic");
-        let mut values = histogram::Distribution::default();
-        values.add(&*model, head);
+        let values = values(&model, head);
         assert_eq!((values.count(), values.sum(), values.least(), values.most()), (2, 10, Some(5), Some(5)));
         assert_eq!(values.counts()[5], 2, "each has found its bucket");
     });
+}
+
+#[test]
+fn a_reader_sees_of_a_row_with_one_writer_what_it_has_recorded() {
+    loom::model(|| {
+        let head = Word { at: 600 * LINE, alone: true };
+        let model = Arc::new(one_histogram(head));
+        let writer = Arc::clone(&model);
+        let thread = thread::spawn(move || (0..2).for_each(|_| histogram::record(&*writer, head, 5)));
+        let seen = values(&model, head).counts()[5];
+        assert!(seen <= 2, "{seen}");
+        assert!(values(&model, head).counts()[5] >= seen, "it never becomes less");
+        thread.join().expect("no panic");
+        let values = values(&model, head);
+        assert_eq!((values.count(), values.sum()), (2, 10));
+    });
+}
+
+/// Memory with the histogram at `head`, which has no buckets yet.
+fn one_histogram(head: Word) -> Model {
+    let head = head.at;
+    let hot = [AT_NEXT_LINE, head, head + 1, head + 2, head + 8, 700 * LINE + 5, 732 * LINE + 5];
+    let model = Model::new(&hot, 800);
+    model.store(AT_NEXT_LINE, 700);
+    model
+}
+
+fn values(model: &Model, head: Word) -> histogram::Distribution {
+    let mut values = histogram::Distribution::default();
+    values.add(model, head.at);
+    values
 }
