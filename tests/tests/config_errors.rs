@@ -68,7 +68,7 @@ fn files_that_are_no_filters() {
             MODULE,
             &["nowhere/x.wasm", "No such file"],
         ),
-        case("a folder", Conf::new().wasm("module broken guests;"), MODULE, &["guests", "directory"]),
+        case("a folder", Conf::new().wasm("module broken guests;"), MODULE, &["guests", "no regular file"]),
         case("empty", with_module(""), MODULE, &["not WebAssembly", "the.wasm"]),
         case("text", with_module("(module)"), MODULE, &["not WebAssembly", "compiled"]),
         case(
