@@ -332,8 +332,12 @@ fn hostile_calls_under_load() {
 #[test]
 fn ticks_that_fail() {
     let faults: Vec<&Fault> = FAULTS.iter().chain([&FLOOD]).filter(|fault| fault.is_fatal).collect();
-    let mut conf =
-        Conf::new().guest("add_headers").workers(1).log_level("warn").timeout("callback_timeout 20ms;");
+    let mut conf = Conf::new()
+        .guest("add_headers")
+        .workers(1)
+        .log_level("warn")
+        .timeout("callback_timeout 20ms;")
+        .http("http2 on;");
     let mut locations = String::new();
     for (n, fault) in faults.iter().enumerate() {
         // The request that an allocator could reach is not there.
