@@ -64,9 +64,10 @@ impl Images {
             at += PAGE as u64;
         }
         self.end = end;
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(bytes.len());
         // SAFETY: nobody but `add` writes the file, which has no name, and each call writes behind what was there.
-        let view =
-            unsafe { MmapOptions::new().offset(offset).len(bytes.len()).map_copy_read_only(&*self.file) }?;
+        let view = unsafe { options.map_copy_read_only(&*self.file) }?;
         let filled = bytes.as_chunks().0.iter().map(page::filled).collect();
         Ok(Image { file: Arc::clone(&self.file), offset, view, filled })
     }

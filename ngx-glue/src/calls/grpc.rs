@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::Either;
 use hyper::{
     HeaderMap, Request, Uri, Version,
     body::{Body, Frame, Incoming},
@@ -21,7 +22,7 @@ use super::{
     allow::Rules,
     fault::Fault,
     frames::{self, Misframed, Unframer, status},
-    http2::{self, Link, Sent},
+    http2::{self, Link},
     idle::PeerKey,
     link::{Deadline, open},
     message,
@@ -128,7 +129,7 @@ pub(crate) async fn run(
         };
         let using = link.begin();
         let Link { mut sender, .. } = link;
-        match deadline.within(pin!(sender.try_send_request(request.map(Sent::Stream)))).await? {
+        match deadline.within(pin!(sender.try_send_request(request.map(Either::Right)))).await? {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 let told = Teller { client, token, most }.tell_all(&mut deadline, head, body).await;

@@ -45,7 +45,7 @@ impl Session {
     /// HTTP/1.1 over `socket`, with responses of at most `most` bytes of headers.
     ///
     /// # Errors
-    /// None: hyper only looks at a connection when a request is there.
+    /// What hyper says. It looks at a connection only when a request is there, so what is wrong with one shows then.
     pub(crate) async fn begin(socket: Socket, most: usize) -> Result<Box<Self>, Fault> {
         let mut builder = Builder::new();
         builder.max_buf_size(most.max(LEAST_BUFFER)).max_headers(MOST_FIELDS);

@@ -3,18 +3,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::{Rc, Weak},
-    task::{Context, Poll},
+    task::Poll,
 };
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use hyper::{
     Request,
-    body::{Body, Frame, SizeHint},
     client::conn::http2::{Builder, SendRequest},
     rt::Executor,
 };
@@ -49,45 +46,8 @@ pub(crate) struct Link {
     uses: Rc<(Cell<usize>, Cell<bool>)>,
 }
 
-/// The body of a request.
-#[derive(Debug)]
-pub(crate) enum Sent {
-    /// It is there as a whole.
-    Whole(Outgoing),
-    /// A guest makes it piece by piece.
-    Stream(Outbox),
-}
-
-impl Body for Sent {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        match self.get_mut() {
-            Self::Whole(body) => {
-                Pin::new(body).poll_frame(context).map_err(|never: Infallible| match never {})
-            }
-            Self::Stream(outbox) => Pin::new(outbox).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Stream(outbox) => outbox.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Stream(outbox) => outbox.size_hint(),
-        }
-    }
-}
+/// The body of a request: there as a whole (left), or made by a guest piece by piece (right).
+pub(crate) type Sent = Either<Outgoing, Outbox>;
 
 /// One stream's use of a connection.
 #[derive(Debug)]
@@ -148,15 +108,15 @@ pub(crate) async fn exchange(
     most: usize,
 ) -> Result<Response, Undone> {
     let _using = link.begin();
-    let request = message::for_http2(*request).map(Sent::Whole);
+    let request = message::for_http2(*request).map(Either::Left);
     let answer = link.sender.try_send_request(request).await.map_err(|mut error| Undone {
         fault: unanswered(Fault::of_hyper(error.error(), most)),
         request: error.take_message().and_then(|unsent| match unsent.body() {
-            Sent::Whole(body) => {
+            Either::Left(body) => {
                 let body = body.clone();
                 Some(Box::new(message::for_http1(unsent.map(|_| body))))
             }
-            Sent::Stream(_) => None,
+            Either::Right(_) => None,
         }),
     })?;
     let (head, mut body) = answer.into_parts();

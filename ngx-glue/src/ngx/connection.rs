@@ -86,9 +86,9 @@ impl<'a> Connection<'a> {
     pub(super) fn is_closed_by_peer(self) -> bool {
         let descriptor = self.peek(|c| c.fd);
         let mut byte = 0_u8;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: the descriptor of an open connection; one byte is looked at, and stays to be read.
-        let read =
-            unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        let read = unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, flags) };
         read == 0
     }
 
@@ -144,10 +144,10 @@ impl<'a> Connection<'a> {
 impl Address {
     fn text(self, request: Request<'_>) -> Option<&[u8]> {
         let mut text = [0; MAX_ADDRESS];
+        let (address, place, room) = (self.raw.as_ptr(), text.as_mut_ptr(), text.len());
         // SAFETY: the address is the connection's, of that length, and `text` has as many bytes as it says; 1 asks for
         // the port.
-        let written =
-            unsafe { ngx_sock_ntop(self.raw.as_ptr(), self.length, text.as_mut_ptr(), text.len(), 1) };
+        let written = unsafe { ngx_sock_ntop(address, self.length, place, room, 1) };
         let text = text.get(..written).filter(|text| !text.is_empty())?;
         request.keep(text)
     }

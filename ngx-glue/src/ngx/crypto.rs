@@ -47,9 +47,9 @@ pub(crate) fn sign(digest: Option<Digest>, key: &[u8], text: &[u8]) -> Result<Ve
     let key = Key::private(key).ok_or(CryptoError::Key)?;
     let context = Context::new().ok_or(CryptoError::Unavailable)?;
     let (none, engine) = (ptr::null_mut(), ptr::null_mut());
+    let digest = description(digest);
     // SAFETY: context and key live; the digest is a static description, or null for none.
-    let begun =
-        unsafe { EVP_DigestSignInit(context.0.as_ptr(), none, description(digest), engine, key.0.as_ptr()) };
+    let begun = unsafe { EVP_DigestSignInit(context.0.as_ptr(), none, digest, engine, key.0.as_ptr()) };
     if begun != 1 {
         return Err(CryptoError::Unfit);
     }

@@ -31,9 +31,9 @@ impl<'a> Request<'a> {
     /// `path`, percent-encoded as nginx does it for a request line.
     fn escape(self, path: &'a [u8]) -> Option<&'a [u8]> {
         let kind = NGX_ESCAPE_URI as ngx_uint_t;
+        let (nowhere, from) = (std::ptr::null_mut(), path.as_ptr().cast_mut());
         // SAFETY: without a place to write to, the bytes are only counted.
-        let more =
-            unsafe { ngx_escape_uri(std::ptr::null_mut(), path.as_ptr().cast_mut(), path.len(), kind) };
+        let more = unsafe { ngx_escape_uri(nowhere, from, path.len(), kind) };
         if more == 0 {
             return Some(path);
         }

@@ -76,9 +76,9 @@ impl<'a> Certificate<'a> {
         // SAFETY: the certificate lives as long as `'a`; the name stays its.
         let name = NonNull::new(unsafe { X509_get_subject_name(self.raw.as_ptr()) })?;
         let text = Text::new()?;
+        let flags = u64::from(XN_FLAG_RFC2253);
         // SAFETY: both live; the function only appends to the text.
-        let printed =
-            unsafe { X509_NAME_print_ex(text.0.as_ptr(), name.as_ptr(), 0, u64::from(XN_FLAG_RFC2253)) };
+        let printed = unsafe { X509_NAME_print_ex(text.0.as_ptr(), name.as_ptr(), 0, flags) };
         if printed < 0 { None } else { text.read(request) }
     }
 
@@ -98,9 +98,9 @@ impl<'a> Certificate<'a> {
         let mut digest = [0; SHA256];
         // SAFETY: the function answers a static description.
         let sha256 = unsafe { EVP_sha256() };
+        let (place, length) = (digest.as_mut_ptr(), std::ptr::null_mut());
         // SAFETY: the certificate lives, and a SHA-256 has as many bytes as `digest`.
-        let done =
-            unsafe { X509_digest(self.raw.as_ptr(), sha256, digest.as_mut_ptr(), std::ptr::null_mut()) };
+        let done = unsafe { X509_digest(self.raw.as_ptr(), sha256, place, length) };
         if done != 1 {
             return None;
         }

@@ -191,9 +191,9 @@ impl Inner {
     fn pending_error(&self) -> i32 {
         let (mut error, mut length) = (0_i32, socklen_t::try_from(size_of::<i32>()).unwrap_or_default());
         let (descriptor, place) = (self.peek(|c| c.fd), (&raw mut error).cast());
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ERROR);
         // SAFETY: the descriptor is open, and there is room for the answer, of the length that is said.
-        let code =
-            unsafe { libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut length) };
+        let code = unsafe { libc::getsockopt(descriptor, level, option, place, &raw mut length) };
         if code == 0 { error } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) }
     }
 
