@@ -83,6 +83,15 @@ impl Step {
     }
 }
 
+/// A request that fails, since a filter has.
+#[derive(Debug)]
+struct Refusal {
+    /// What the proxy was or will be told.
+    status: u16,
+    /// When the client may ask again, where the failure knows that.
+    retry_after: Option<Duration>,
+}
+
 /// The filters of one request. Ended by [`finish`](Self::finish), at the latest when dropped.
 #[derive(Debug)]
 pub struct Chain<H: Host> {
@@ -94,10 +103,8 @@ pub struct Chain<H: Host> {
     /// Requests, responses.
     flows: [Flow; 2],
     policy: Policy,
-    /// A filter failed, and so does the request: the status that the proxy was or will be told.
-    failed: Option<u16>,
-    /// When the client may ask again, where the failure knows that.
-    retry_after: Option<Duration>,
+    /// A filter failed, and so does the request. Seldom there, and elsewhere: a chain is moved while it is made.
+    refusal: Option<Box<Refusal>>,
     /// When the last callback ended, while nothing but another one comes next.
     ended: Option<Moment>,
     finished: bool,
@@ -114,8 +121,7 @@ impl<H: Host> Chain<H> {
             leases,
             flows: [Flow::NEW; 2],
             policy,
-            failed: None,
-            retry_after: None,
+            refusal: None,
             ended: None,
             finished: false,
         };
@@ -148,7 +154,7 @@ impl<H: Host> Chain<H> {
             }
             if let Err(failure) = self.create_context(at, step) {
                 self.report(at, &failure);
-                if self.failed.is_some() {
+                if self.refusal.is_some() {
                     return;
                 }
             }
@@ -180,7 +186,7 @@ impl<H: Host> Chain<H> {
     /// When a client whose request has failed may ask again, where the failure knows that: for a header Retry-After.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.refusal.as_ref()?.retry_after
     }
 
     /// Whether some filter exports `callback`.
@@ -239,7 +245,7 @@ impl<H: Host> Chain<H> {
         }
         let order = direction.turn(at, self.steps.len());
         let flow = self.flow_mut(direction);
-        if flow.headers_held && flow.headers_seen == order + 1 {
+        if flow.headers_held && flow.headers_seen() == order + 1 {
             flow.headers_held = false;
             match self.run_headers(direction) {
                 Verdict::Continue | Verdict::Pause => {}
@@ -247,7 +253,7 @@ impl<H: Host> Chain<H> {
             }
         }
         let flow = self.flow(direction);
-        let trailers = flow.trailers_held && flow.trailers_seen == order + 1;
+        let trailers = flow.trailers_held && flow.trailers_seen() == order + 1;
         if let Some(end) = self.recall(direction, at) {
             match self.run_body(direction, order + 1, end) {
                 Verdict::Continue => {}
@@ -275,7 +281,7 @@ impl<H: Host> Chain<H> {
     #[must_use]
     pub fn headers_passed(&self, direction: Direction) -> bool {
         let flow = self.flow(direction);
-        flow.headers_seen == self.steps.len() && !flow.headers_held
+        flow.headers_seen() == self.steps.len() && !flow.headers_held
     }
 
     /// Whether the parcel that got past the last filter is the last one.
@@ -288,7 +294,7 @@ impl<H: Host> Chain<H> {
     #[must_use]
     pub fn trailers_passed(&self, direction: Direction) -> bool {
         let flow = self.flow(direction);
-        flow.trailers_seen == self.steps.len() && !flow.trailers_held
+        flow.trailers_seen() == self.steps.len() && !flow.trailers_held
     }
 
     fn flow(&self, direction: Direction) -> &Flow {
@@ -386,7 +392,7 @@ impl<H: Host> Chain<H> {
             return Verdict::Continue;
         }
         let (context, lease_at) = (step.context, step.lease);
-        let doomed = self.failed.is_some();
+        let doomed = self.refusal.is_some();
         let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
             return Verdict::Continue;
         };
@@ -418,7 +424,7 @@ impl<H: Host> Chain<H> {
                     self.stream.withdraw_local_response();
                 }
                 self.report(at, &failure);
-                self.failed.map_or(Verdict::Continue, |status| Verdict::Failed { status })
+                self.refused().map_or(Verdict::Continue, |status| Verdict::Failed { status })
             }
             Ok(_) if self.is_ours(lease_at, asked.local_response) => {
                 self.pass_by(at);
@@ -464,7 +470,7 @@ impl<H: Host> Chain<H> {
     /// A local response is on its way: it does not go through the filter that sent it (number `at`), nor through those
     /// that have seen the response it replaces.
     fn pass_by(&mut self, at: usize) {
-        let seen = self.flow(Direction::Response).headers_seen;
+        let seen = self.flow(Direction::Response).headers_seen();
         let count = self.steps.len();
         for (index, step) in self.steps.iter_mut().enumerate() {
             step.passed_by = index == at || Direction::Response.turn(index, count) < seen;

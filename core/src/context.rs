@@ -243,8 +243,13 @@ impl<S, P> Contexts<S, P> {
 
     /// The effective context's directive.
     pub(crate) fn effective_plugin(&self) -> Option<&P> {
-        let root = self.stream(self.effective).map_or(self.effective, |stream| stream.root);
-        self.root(root)
+        self.plugin(self.effective)
+    }
+
+    /// The directive of context `id`.
+    #[inline]
+    pub(crate) fn plugin(&self, id: ContextId) -> Option<&P> {
+        self.root(self.stream(id).map_or(id, |stream| stream.root))
     }
 
     /// The effective context's request.

@@ -12,7 +12,7 @@ use std::num::NonZeroU64;
 #[cfg(test)]
 use std::sync::Arc;
 
-use wasmtime::{AsContextMut, Store};
+use wasmtime::Store;
 
 use crate::{
     context::{ContextId, ContextsOf, Life},
@@ -31,7 +31,7 @@ mod make;
 mod state;
 
 pub(crate) use func::Returned;
-use func::{Func, typed};
+use func::{Func, Slot};
 pub use state::State;
 pub(crate) use state::{Asked, Home, Place};
 
@@ -44,13 +44,17 @@ pub struct Instance<H: Host> {
     /// instance that was configured itself.
     pristine: Option<Pristine>,
     store: Store<State<H>>,
-    instance: wasmtime::Instance,
-    funcs: [Func; Callback::ALL.len()],
+    /// How many epochs a callback may take.
+    limit: NonZeroU64,
+    /// Most stream contexts with a request.
+    most: usize,
     failed: bool,
     /// The context that was told of its call when it failed, if it was then. That has been logged.
     failed_in: Option<ContextId>,
     /// When the last callback ended, if the next one begins right then.
     ended: Option<Moment>,
+    funcs: [Slot; Callback::ALL.len()],
+    instance: wasmtime::Instance,
 }
 
 impl<H: Host> std::fmt::Debug for Instance<H> {
@@ -158,13 +162,11 @@ impl<H: Host> Instance<H> {
         filter: usize,
         host: &H::Stream,
     ) -> Result<ContextId, Failure> {
-        let state = self.store.data();
-        let most = state.filter.engine().settings().limits.contexts;
-        if state.contexts.live() >= most {
-            return Err(Failure::new(Callback::ContextCreate, Cause::Crowded(most)));
+        let state = self.store.data_mut();
+        if state.contexts.live() >= self.most {
+            return Err(Failure::new(Callback::ContextCreate, Cause::Crowded(self.most)));
         }
         let root = ContextsOf::<H>::root_id(root);
-        let state = self.store.data_mut();
         let id = state.contexts.add_stream(root, filter, host.clone());
         state.recount();
         self.enter_next(Callback::ContextCreate, id, [id.raw(), root.raw(), 0, 0, 0])?;
@@ -302,8 +304,14 @@ impl<H: Host> Instance<H> {
         }
     }
 
+    /// Whether the guest exports `callback`.
+    #[inline]
     pub(crate) fn exports(&self, callback: Callback) -> bool {
-        self.store.data().filter.exports(callback)
+        match self.funcs.get(callback as usize) {
+            Some(Slot::Found(_)) => true,
+            Some(Slot::Unresolved) => self.store.data().filter.exports(callback),
+            Some(Slot::Absent) | None => false,
+        }
     }
 
     /// What the last callback asked the proxy for.
@@ -344,8 +352,7 @@ impl<H: Host> Instance<H> {
         context: ContextId,
         params: Params,
     ) -> Result<Returned, Failure> {
-        let limit = self.store.data().filter.engine().deadlines().callback;
-        self.enter_within(callback, context, params, limit)
+        self.enter_within(callback, context, params, self.limit)
     }
 
     fn enter_within(
@@ -358,51 +365,42 @@ impl<H: Host> Instance<H> {
         if self.failed {
             return Err(Failure::new(callback, Cause::Gone));
         }
-        self.resolve(callback);
         let state = self.store.data_mut();
         state.contexts.set_effective(context);
         state.callback = callback;
         state.asked = Asked::default();
+        let Some(func) = self.func(callback) else { return Ok(Returned::NOTHING) };
+        let begun = self.ended.or_else(|| self.store.data().ledger.now());
         self.store.set_epoch_deadline(limit.get());
-        let Some(func) = self.funcs.get(callback as usize) else { return Ok(Returned::NOTHING) };
-        if matches!(func, Func::Unresolved | Func::Absent) {
-            return Ok(Returned::NOTHING);
-        }
-        let span = recorder::begin(self.store.data(), callback, self.ended);
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
         self.failed = true;
-        let store = &mut self.store;
-        let [a, b, c, d, e] = params;
-        let result = match func {
-            Func::Unresolved | Func::Absent => return Ok(Returned::NOTHING),
-            Func::P0R0(func) => func.call(store, ()).map(Returned::from),
-            Func::P0R1(func) => func.call(store, ()).map(Returned::from),
-            Func::P1R0(func) => func.call(store, a).map(Returned::from),
-            Func::P1R1(func) => func.call(store, a).map(Returned::from),
-            Func::P2R0(func) => func.call(store, (a, b)).map(Returned::from),
-            Func::P2R1(func) => func.call(store, (a, b)).map(Returned::from),
-            Func::P3R0(func) => func.call(store, (a, b, c)).map(Returned::from),
-            Func::P3R1(func) => func.call(store, (a, b, c)).map(Returned::from),
-            Func::P5R0(func) => func.call(store, (a, b, c, d, e)).map(Returned::from),
-        };
+        let result = func.call(&mut self.store, params);
         self.failed = result.is_err();
         let state = self.store.data_mut();
-        self.ended = recorder::end(&state.metrics, span);
+        self.ended = begun.and_then(|begun| recorder::ended(state, context, callback, begun));
         if !state.output.is_empty() {
             wasi::flush(state);
         }
         result.map_err(|error| Failure::new(callback, Cause::of(error)))
     }
 
-    /// Finds the function of `callback` in this instance, the first time it is wanted.
-    fn resolve(&mut self, callback: Callback) {
-        let Some(slot) = self.funcs.get_mut(callback as usize) else { return };
-        if matches!(slot, Func::Unresolved) {
-            let export = self.store.data().filter.resolved().get(callback).cloned();
-            *slot = export
-                .and_then(|export| typed(&self.instance, self.store.as_context_mut(), &export))
-                .unwrap_or(Func::Absent);
+    /// The function of `callback` in this instance, looked for the first time it is wanted; `None` where the guest does
+    /// not export it.
+    #[inline]
+    fn func(&mut self, callback: Callback) -> Option<Func> {
+        match self.funcs.get(callback as usize)? {
+            Slot::Found(func) => Some(*func),
+            Slot::Absent => None,
+            Slot::Unresolved => self.resolve(callback),
         }
+    }
+
+    #[cold]
+    fn resolve(&mut self, callback: Callback) -> Option<Func> {
+        let export = self.store.data().filter.resolved().get(callback).cloned();
+        let func = export.and_then(|export| Func::find(&self.instance, &mut self.store, &export));
+        *self.funcs.get_mut(callback as usize)? = func.map_or(Slot::Absent, Slot::Found);
+        func
     }
 }

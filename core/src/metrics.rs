@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A worker writes to a row of its own, each metric from one thread, so an increment is a load and a store. What it adds
-//! stays in its row when it ends, however it ends, and the next worker goes on there. Nothing is locked between processes, and a process
+//! stays in its row when it ends, however it ends, and the next worker goes on there; only how long callbacks took is
+//! written down late, and the last of it is lost with a worker that is killed. Nothing is locked between processes, and a process
 //! that is killed leaves everything whole. A reload, or a new binary, goes on with the same file.
 //!
 //! | room | duty |
@@ -21,6 +22,7 @@
 //! | [`tags`] | names and labels from what guests call their metrics |
 //! | [`own`] | metrics of Weir's own |
 //! | [`recorder`], `calls`, `clock` | what it counts of a filter |
+//! | `ledger` | what a worker has measured and will write down |
 //! | [`pulse`], `zones` | what the thread beside a worker notes: how the worker is, how full zones are |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
@@ -37,6 +39,7 @@ use std::{
 pub(crate) mod calls;
 pub mod catalog;
 pub mod histogram;
+pub(crate) mod ledger;
 pub mod own;
 pub mod pulse;
 pub mod recorder;

@@ -16,7 +16,7 @@ use crate::{
     filter::Callback,
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::Home,
-    metrics::{Metrics, recorder::Levels},
+    metrics::{Metrics, ledger::Ledger, recorder::Levels},
     plan::{ChainId, ChainPlan, Plans},
     pool::{Lease, Pool},
 };
@@ -48,6 +48,8 @@ pub(crate) struct Inner<H: Host> {
     pub(crate) root: H::Root,
     /// Its metrics.
     pub(crate) metrics: Arc<Metrics>,
+    /// What is measured and not yet in there.
+    ledger: Rc<Ledger>,
     /// Which groups have failed too often, by their number.
     suspensions: Suspensions,
     /// Vectors of chains that have ended, for the next ones: no allocation in steady state.
@@ -73,10 +75,18 @@ impl<H: Host> Shard<H> {
         let suspensions = Suspensions::new(rules.budget, plans.groups().len());
         let calls = Rc::new(Pending::new(root.metrics()));
         let (random, levels) = (Some(Rc::default()), Levels::new(&root.metrics()));
-        let home = Home { root: root.clone(), calls: Some(Rc::clone(&calls)), random, levels };
+        let ledger = Rc::new(Ledger::new(root.metrics()));
+        let home = Home {
+            root: root.clone(),
+            calls: Some(Rc::clone(&calls)),
+            random,
+            levels,
+            ledger: Rc::clone(&ledger),
+        };
         let pool = Pool::new(plans, home, rules.stock);
         let metrics = root.metrics();
-        Self { inner: Rc::new(Inner { pool, calls, root, metrics, suspensions, spares: RefCell::default() }) }
+        let spares = RefCell::default();
+        Self { inner: Rc::new(Inner { pool, calls, root, metrics, ledger, suspensions, spares }) }
     }
 
     /// The worker begins: what root contexts wait for from their configuration on, they wait for from now on.
@@ -96,6 +106,11 @@ impl<H: Host> Shard<H> {
     /// The worker has nothing else to do ([`RootHost::when_idle`]): makes an instance for a request to come.
     pub fn idle(&self) {
         self.inner.pool.prepare();
+    }
+
+    /// Writes down how long callbacks have taken ([`RootHost::settle_soon`]), so that everybody sees it.
+    pub fn settle(&self) {
+        self.inner.ledger.settle();
     }
 
     /// Whether a request that [begins](Self::begin) chain `id` now gets its instances.

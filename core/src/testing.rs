@@ -60,6 +60,7 @@ pub struct Worker {
     passed: Rc<Cell<Duration>>,
     ticks: Rc<RefCell<BTreeMap<RootId, u32>>>,
     idle: Rc<Cell<bool>>,
+    unsettled: Rc<Cell<bool>>,
     metrics: Rc<RefCell<Option<Arc<Metrics>>>>,
     shared: Rc<RefCell<Option<Rc<Shared>>>>,
     calls: Rc<calls::Log>,
@@ -97,6 +98,12 @@ impl Worker {
     #[must_use]
     pub fn take_idle(&self) -> bool {
         self.idle.take()
+    }
+
+    /// Whether [`Shard::settle`](crate::shard::Shard::settle) is to be called soon; forgets that.
+    #[must_use]
+    pub fn take_unsettled(&self) -> bool {
+        self.unsettled.take()
     }
 
     /// The root contexts that tick, and their periods in milliseconds.
@@ -168,6 +175,10 @@ impl RootHost for Worker {
 
     fn when_idle(&self) {
         self.idle.set(true);
+    }
+
+    fn settle_soon(&self) {
+        self.unsettled.set(true);
     }
 
     fn set_tick(&self, root: RootId, period: u32) {

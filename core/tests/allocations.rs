@@ -116,6 +116,8 @@ impl RootHost for Worker {
 
     fn when_idle(&self) {}
 
+    fn settle_soon(&self) {}
+
     fn set_tick(&self, _root: RootId, _period: u32) {}
 
     fn metrics(&self) -> Arc<Metrics> {

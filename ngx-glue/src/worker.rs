@@ -138,6 +138,13 @@ impl Runtime {
         }
     }
 
+    /// Everything that this process has measured can be seen in its metrics, if it runs requests.
+    pub(crate) fn settle(&self) {
+        if let Some(running) = self.running.borrow().as_ref() {
+            running.shard.settle();
+        }
+    }
+
     fn stop(&self) {
         // Taken out first: dropping a shard ends root contexts, which may log.
         let running = self.running.take();

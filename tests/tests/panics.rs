@@ -83,6 +83,7 @@ fn in_a_request() {
         ("the log phase", "closed", &get, Some(200)),
         ("the end of a request", "closed", &get, Some(200)),
         ("making an instance", "closed", &get, Some(200)),
+        ("writing times down", "closed", &get, Some(200)),
         ("a content handler", "closed", &metrics, Some(500)),
         ("the response of a handler", "closed", &metrics, Some(500)),
         ("a pool's cleanup", "closed", &metrics, Some(200)),

@@ -1,6 +1,6 @@
 //! What becomes of a request whose filter fails: who is told, who is skipped, and what goes on without it.
 
-use super::{Chain, Verdict, flow::Direction};
+use super::{Chain, Refusal, Verdict, flow::Direction};
 use crate::{
     abi::types::LogLevel,
     context::ContextId,
@@ -40,12 +40,23 @@ impl<H: Host> Chain<H> {
         }
         match self.policy.status(&failure.cause) {
             Some(status) => {
-                self.failed.get_or_insert(status);
-                self.retry_after = self.retry_after.or(failure.cause.retry_after());
+                let refusal = self.refuse(status);
+                refusal.retry_after = refusal.retry_after.or(failure.cause.retry_after());
             }
             None if self.finished => {}
             None => self.let_go(),
         }
+    }
+
+    /// The request fails, with `status` if it has not failed before.
+    fn refuse(&mut self, status: u16) -> &mut Refusal {
+        self.refusal.get_or_insert_with(|| Box::new(Refusal { status, retry_after: None }))
+    }
+
+    /// The status that the request fails with.
+    #[inline]
+    pub(super) fn refused(&self) -> Option<u16> {
+        self.refusal.as_ref().map(|refusal| refusal.status)
     }
 
     /// Counts a failure of filter number `at`, which may suspend it.
@@ -108,8 +119,8 @@ impl<H: Host> Chain<H> {
         let flow = self.flow(direction);
         let seen = direction.turn(at, self.steps.len()) + 1;
         self.steps.get(at).is_some_and(|step| step.held[direction as usize].body)
-            || (flow.headers_held && flow.headers_seen == seen)
-            || (flow.trailers_held && flow.trailers_seen == seen)
+            || (flow.headers_held && flow.headers_seen() == seen)
+            || (flow.trailers_held && flow.trailers_seen() == seen)
     }
 
     /// Filter number `at` is resumed. If it holds something, but its instance has failed, in another request or when it
@@ -127,7 +138,7 @@ impl<H: Host> Chain<H> {
         } else {
             self.report(at, &orphaned);
         }
-        self.failed.map(|status| Verdict::Failed { status })
+        self.refused().map(|status| Verdict::Failed { status })
     }
 
     /// A fault of ours has ended a call of this chain's: no filter is called any more, and the verdict is what the
@@ -143,7 +154,7 @@ impl<H: Host> Chain<H> {
         }
         self.stream.withdraw_local_response();
         match self.policy.status(&Cause::Host("a fault of the host")) {
-            Some(status) => Verdict::Failed { status: *self.failed.get_or_insert(status) },
+            Some(status) => Verdict::Failed { status: self.refuse(status).status },
             None => {
                 self.let_go();
                 Verdict::Continue

@@ -78,13 +78,13 @@ impl Direction {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flow {
     /// How many filters have seen the headers.
-    pub(super) headers_seen: usize,
+    headers_seen: u32,
     /// The last of those holds them.
     pub(super) headers_held: bool,
     /// The headers are all there is.
     pub(super) headers_only: bool,
     /// How many filters have seen the trailers.
-    pub(super) trailers_seen: usize,
+    trailers_seen: u32,
     /// The last of those holds them.
     pub(super) trailers_held: bool,
     /// The parcel that got past the last filter is the last one.
@@ -101,6 +101,30 @@ impl Flow {
         trailers_held: false,
         ended: false,
     };
+
+    /// How many filters have seen the headers.
+    #[inline]
+    pub(super) fn headers_seen(&self) -> usize {
+        self.headers_seen as usize
+    }
+
+    /// How many filters have seen the trailers.
+    #[inline]
+    pub(super) fn trailers_seen(&self) -> usize {
+        self.trailers_seen as usize
+    }
+
+    /// One more filter sees the headers.
+    #[inline]
+    pub(super) fn show_headers(&mut self) {
+        self.headers_seen += 1;
+    }
+
+    /// One more filter sees the trailers.
+    #[inline]
+    pub(super) fn show_trailers(&mut self) {
+        self.trailers_seen += 1;
+    }
 }
 
 /// What one filter holds in one direction.

@@ -11,8 +11,8 @@ use crate::{
 
 impl<H: Host> Chain<H> {
     pub(super) fn run_headers(&mut self, direction: Direction) -> Verdict {
-        while self.flow(direction).headers_seen < self.steps.len() {
-            if let (Direction::Request, Some(status)) = (direction, self.failed) {
+        while self.flow(direction).headers_seen() < self.steps.len() {
+            if let (Direction::Request, Some(status)) = (direction, self.refused()) {
                 return Verdict::Failed { status };
             }
             match self.next_headers(direction) {
@@ -20,7 +20,7 @@ impl<H: Host> Chain<H> {
                 verdict => return verdict,
             }
         }
-        match (direction, self.failed) {
+        match (direction, self.refused()) {
             (Direction::Request, Some(status)) => Verdict::Failed { status },
             _ if self.flow(direction).headers_held => Verdict::Pause,
             _ => {
@@ -33,8 +33,8 @@ impl<H: Host> Chain<H> {
     /// Shows the headers to the next filter that has not seen them.
     fn next_headers(&mut self, direction: Direction) -> Verdict {
         let flow = self.flow_mut(direction);
-        let (order, end) = (flow.headers_seen, flow.headers_only);
-        flow.headers_seen += 1;
+        let (order, end) = (flow.headers_seen(), flow.headers_only);
+        flow.show_headers();
         let (callback, ..) = direction.callbacks();
         if !self.wants(callback) {
             return Verdict::Continue;
@@ -53,7 +53,7 @@ impl<H: Host> Chain<H> {
         let mut end = end;
         let (_, callback, _) = direction.callbacks();
         for order in from..self.steps.len() {
-            if self.flow(direction).headers_seen <= order {
+            if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by a body.
                 match self.next_headers(direction) {
                     Verdict::Continue | Verdict::Pause => {}
@@ -107,16 +107,16 @@ impl<H: Host> Chain<H> {
 
     pub(super) fn run_trailers(&mut self, direction: Direction) -> Verdict {
         let (_, body, callback) = direction.callbacks();
-        while self.flow(direction).trailers_seen < self.steps.len() {
-            let order = self.flow(direction).trailers_seen;
-            if self.flow(direction).headers_seen <= order {
+        while self.flow(direction).trailers_seen() < self.steps.len() {
+            let order = self.flow(direction).trailers_seen();
+            if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by the trailers.
                 match self.next_headers(direction) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
             }
-            self.flow_mut(direction).trailers_seen += 1;
+            self.flow_mut(direction).show_trailers();
             let at = direction.turn(order, self.steps.len());
             let verdict = if self.exports(at, callback) {
                 let count = self.count(direction.maps().1);
@@ -159,13 +159,13 @@ impl<H: Host> Chain<H> {
     fn holds_headers(&self, direction: Direction, order: usize) -> bool {
         let flow = self.flow(direction);
         let step = self.steps.get(direction.turn(order, self.steps.len()));
-        flow.headers_held && flow.headers_seen == order + 1 && step.is_some_and(|step| !step.failed)
+        flow.headers_held && flow.headers_seen() == order + 1 && step.is_some_and(|step| !step.failed)
     }
 
     /// The filter that comes as number `order` lets the headers go, if it holds them.
     fn release_headers(&mut self, direction: Direction, order: usize) {
         let flow = self.flow_mut(direction);
-        if flow.headers_seen == order + 1 {
+        if flow.headers_seen() == order + 1 {
             flow.headers_held = false;
         }
     }

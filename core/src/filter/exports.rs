@@ -108,7 +108,6 @@ callbacks! {
 #[derive(Clone)]
 pub(crate) struct Export {
     pub(crate) index: ModuleExport,
-    pub(crate) params: usize,
     pub(crate) returns: bool,
 }
 
@@ -182,7 +181,7 @@ fn resolve_name(module: &Module, callback: Callback, name: &str) -> Result<Optio
         && callback.params().contains(&found.params().len())
         && found.results().len() == usize::from(callback.returns());
     match callback {
-        _ if fits => Ok(Some(Export { index, params: found.params().len(), returns: callback.returns() })),
+        _ if fits => Ok(Some(Export { index, returns: callback.returns() })),
         // Names that a program may use for its own purposes: another shape is not ours to call.
         Callback::Main | Callback::MainVoid | Callback::Malloc => Ok(None),
         _ => Err(Unfit::WrongSignature {

@@ -16,6 +16,10 @@ pub trait RootHost: LogSink + Clone + std::fmt::Debug + 'static {
     /// Calls [`Shard::idle`](crate::shard::Shard::idle) once, when the worker has nothing else to do.
     fn when_idle(&self);
 
+    /// Calls [`Shard::settle`](crate::shard::Shard::settle) once, within a tenth of a second or so, and before the
+    /// worker shows its metrics. Asked again and again until then.
+    fn settle_soon(&self);
+
     /// Calls [`Shard::tick`](crate::shard::Shard::tick) for `root` each `period` milliseconds from now on, first when
     /// one has passed; with 0 no more. A later call takes an earlier one's place.
     fn set_tick(&self, root: RootId, period: u32);

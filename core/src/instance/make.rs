@@ -6,7 +6,7 @@ use wasmtime::{AsContextMut, Store};
 
 use super::{
     Home, Instance, State,
-    func::{Func, typed},
+    func::{Func, Slot},
 };
 use crate::{
     context::ContextId,
@@ -73,14 +73,23 @@ impl<H: Host> Instance<H> {
             .get_module_export(&mut store, exports.memory())
             .and_then(wasmtime::Extern::into_memory)
             .ok_or_else(missing)?;
+        let allocator = exports.allocator().and_then(|export| Func::find(&instance, &mut store, export));
         let allocator =
-            exports.allocator().and_then(|export| typed(&instance, store.as_context_mut(), export));
-        let Some(Func::P1R1(allocator)) = allocator else { return Err(missing()) };
+            allocator.and_then(|allocator| allocator.allocator(&store).ok()).ok_or_else(missing)?;
         let state = store.data_mut();
         state.memory = Some(memory);
         state.allocator = Some(allocator);
-        let funcs = [const { Func::Unresolved }; Callback::ALL.len()];
-        Ok(Self { pristine: None, store, instance, funcs, failed: false, failed_in: None, ended: None })
+        Ok(Self {
+            pristine: None,
+            limit: engine.deadlines().callback,
+            most: engine.settings().limits.contexts,
+            failed: false,
+            failed_in: None,
+            ended: None,
+            funcs: [Slot::Unresolved; Callback::ALL.len()],
+            store,
+            instance,
+        })
     }
 
     /// Puts the module's data into memory and runs what the module itself wants to be run first: its start function, a

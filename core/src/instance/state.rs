@@ -14,7 +14,7 @@ use crate::{
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::answer::Answer,
-    metrics::{Metrics, Scope, recorder::Levels},
+    metrics::{Metrics, Scope, ledger::Ledger, recorder::Levels},
     shared::Shared,
     wasi::{Output, Random},
 };
@@ -36,6 +36,8 @@ pub struct State<H: Host> {
     pub(crate) warned_metrics: bool,
     /// Where metrics are.
     pub(crate) metrics: Arc<Metrics>,
+    /// Where the times of callbacks go at first.
+    pub(crate) ledger: Rc<Ledger>,
     /// Which of them are this guest's.
     pub(crate) scope: Scope,
     /// Where in the worker it lives; `None` for an instance that ends with its request, or is only rehearsed.
@@ -74,12 +76,15 @@ pub(crate) struct Home<H: Host> {
     pub(crate) random: Option<Rc<Random>>,
     /// Where the worker counts contexts; nowhere in the master.
     pub(crate) levels: Levels,
+    /// Where it notes how long callbacks take.
+    pub(crate) ledger: Rc<Ledger>,
 }
 
 impl<H: Host> Home<H> {
     /// Where a configuration is only tried out.
     pub(crate) fn rehearsal(root: H::Root) -> Self {
-        Self { root, calls: None, random: None, levels: Levels::default() }
+        let ledger = Rc::new(Ledger::new(root.metrics()));
+        Self { root, calls: None, random: None, levels: Levels::default(), ledger }
     }
 }
 
@@ -133,6 +138,7 @@ impl<H: Host> State<H> {
             warned_metrics: false,
             scope: metrics.scope(&filter.spec().name),
             metrics,
+            ledger: Rc::clone(&home.ledger),
             output: Output::default(),
             drew_random: false,
             random: home.random.clone(),

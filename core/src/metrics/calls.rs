@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Id, Kind, Metrics, Own, Slot, Unit, clock::Moment, recorder::clock};
+use super::{Id, Kind, Metrics, Own, Slot, Unit, clock::Moment, ledger::clock};
 use crate::host::calls::{CallError, CallEvent};
 
 /// Most upstreams that a worker tells apart; calls of all further ones are counted as one's.

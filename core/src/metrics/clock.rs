@@ -6,15 +6,32 @@
 
 #![allow(unsafe_code, reason = "reading the processor's counter")]
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 /// How long the counter's rate is measured: two readings of the system's clock are off by less than 100 ns, 0.01 % of
 /// this.
 const MEASURED: Duration = Duration::from_millis(1);
 
-/// A moment, in the clock's own unit.
+/// A moment, in the clock's own unit, odd so that it is never 0: an `Option` of it is no larger.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Moment(NonZeroU64);
+
+impl Moment {
+    #[inline]
+    fn new(ticks: u64) -> Self {
+        Self(NonZeroU64::MIN | ticks)
+    }
+
+    /// Ticks of the clock since `earlier`. A counter that went back, which some virtual machines show when they are
+    /// moved, gives 0.
+    #[inline]
+    pub(super) fn since(self, earlier: Self) -> u64 {
+        self.0.get().saturating_sub(earlier.0.get())
+    }
+}
 
 /// The clock. Good for spans of time within a process and its children.
 #[derive(Debug, Clone, Copy)]
@@ -50,26 +67,24 @@ impl Clock {
     pub(crate) fn now(self) -> Moment {
         if self.scale == 0 {
             let since = u64::try_from(self.start.elapsed().as_nanos());
-            return Moment(since.unwrap_or(u64::MAX));
+            return Moment::new(since.unwrap_or(u64::MAX));
         }
-        Moment(counter::read())
+        Moment::new(counter::read())
     }
 
-    /// Nanoseconds since `moment`. A counter that went back, which some virtual machines show when they are moved,
-    /// gives 0.
+    /// Nanoseconds since `moment`.
     #[inline]
     pub(crate) fn since(self, moment: Moment) -> u64 {
-        self.between(moment, self.now())
+        self.nanoseconds(self.now().since(moment))
     }
 
-    /// Nanoseconds between two moments, of which `moment` was the first.
+    /// So many of the clock's ticks, in nanoseconds.
     #[inline]
-    pub(crate) fn between(self, moment: Moment, now: Moment) -> u64 {
-        let passed = now.0.saturating_sub(moment.0);
+    pub(super) fn nanoseconds(self, ticks: u64) -> u64 {
         if self.scale == 0 {
-            return passed;
+            return ticks;
         }
-        let nanoseconds = (u128::from(passed) * u128::from(self.scale)) >> 32;
+        let nanoseconds = (u128::from(ticks) * u128::from(self.scale)) >> 32;
         u64::try_from(nanoseconds).unwrap_or(u64::MAX)
     }
 }

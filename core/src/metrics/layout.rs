@@ -105,8 +105,8 @@ pub(crate) const HISTOGRAM_LEAST: usize = 1;
 pub(crate) const HISTOGRAM_MOST: usize = 2;
 /// In a histogram: how many values found no memory for their bucket.
 pub(crate) const HISTOGRAM_LOST: usize = 3;
-/// In a histogram: references to groups of buckets.
-pub(crate) const HISTOGRAM_GROUPS: usize = 8;
+/// In a histogram: references to groups of buckets; those of a million nanoseconds and less are in the sum's line.
+pub(crate) const HISTOGRAM_GROUPS: usize = 4;
 /// Buckets of a group.
 pub(crate) const GROUP: usize = 256;
 /// Lines of a group.

@@ -3,23 +3,21 @@
 //! A metric is defined when what it counts happens first, so there are none of callbacks that are never called. Where the
 //! administrator has switched this off, nothing is defined and no clock is read.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use super::clock::Moment;
-use super::{Id, Kind, Metrics, Own, Slot, Unit, clock::Clock};
-use crate::{failure::Cause, filter::Callback, host::Host, instance::State, plan::Plugin};
+use super::{Id, Kind, Metrics, Own, Slot, Unit};
+use crate::{
+    context::ContextId,
+    failure::Cause,
+    filter::Callback,
+    host::{Host, RootHost},
+    instance::State,
+    plan::Plugin,
+};
 
 /// Number of callbacks.
 const CALLBACKS: usize = Callback::ALL.len();
-
-/// The one clock: measured in the master, for all its children.
-pub(super) fn clock() -> Clock {
-    static CLOCK: OnceLock<Clock> = OnceLock::new();
-    *CLOCK.get_or_init(Clock::new)
-}
 
 /// Something that is counted for each callback of a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +72,6 @@ impl<const N: usize> Numbers<N> {
             id => Some(Id(id)),
         }
     }
-}
-
-/// A callback that is running.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    histogram: Id,
-    begun: Moment,
 }
 
 const TIME: Own<'_> = Own {
@@ -172,25 +163,23 @@ fn label(callback: Callback) -> &'static str {
     name.strip_prefix("proxy_").unwrap_or(name)
 }
 
-/// `callback` of the effective context begins; `now`, where that is known.
+/// `callback` of `context`, which has begun at `begun`, has ended; answers when.
 #[inline]
-pub(crate) fn begin<H: Host>(state: &State<H>, callback: Callback, now: Option<Moment>) -> Option<Span> {
-    let metrics = &state.metrics;
-    if !metrics.options().callbacks {
-        return None;
+pub(crate) fn ended<H: Host>(
+    state: &State<H>,
+    context: ContextId,
+    callback: Callback,
+    begun: Moment,
+) -> Option<Moment> {
+    let now = state.ledger.now()?;
+    if let Some(plugin) = state.contexts.plugin(context) {
+        let define = || define(&state.metrics, plugin, &TIME, &[("callback", label(callback))]);
+        if let Some(histogram) = plugin.recorder.times.get(callback as usize, define)
+            && state.ledger.note(histogram, begun, now)
+        {
+            state.root.settle_soon();
+        }
     }
-    let plugin = state.contexts.effective_plugin()?;
-    let define = || define(metrics, plugin, &TIME, &[("callback", label(callback))]);
-    let histogram = plugin.recorder.times.get(callback as usize, define)?;
-    Some(Span { histogram, begun: now.unwrap_or_else(|| clock().now()) })
-}
-
-/// It has ended; answers when.
-#[inline]
-pub(crate) fn end(metrics: &Metrics, span: Option<Span>) -> Option<Moment> {
-    let span = span?;
-    let (clock, now) = (clock(), clock().now());
-    metrics.observe(span.histogram, clock.between(span.begun, now));
     Some(now)
 }
 

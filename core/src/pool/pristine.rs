@@ -76,9 +76,23 @@ impl Pristine {
         if tracker.reset(&self.mapped) != Reset::Done {
             return Err(Dropped::Written);
         }
-        let set = self.globals.iter().all(|(global, value)| global.set(&mut store, *value).is_ok());
+        let set = self.globals.iter().all(|(global, value)| {
+            // Commonly a stack pointer, which a guest has put back itself; to look takes a third of what setting does.
+            is_same(global.get(&mut store), *value) || global.set(&mut store, *value).is_ok()
+        });
         // A value fits the global that it was read from.
         if set { Ok(()) } else { Err(Dropped::Failed) }
+    }
+}
+
+/// Whether two values surely are the same, bit by bit.
+fn is_same(value: Val, other: Val) -> bool {
+    match (value, other) {
+        (Val::I32(value), Val::I32(other)) => value == other,
+        (Val::I64(value), Val::I64(other)) => value == other,
+        (Val::F32(value), Val::F32(other)) => value == other,
+        (Val::F64(value), Val::F64(other)) => value == other,
+        _ => false,
     }
 }
 

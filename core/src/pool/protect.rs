@@ -50,6 +50,8 @@ struct Watched {
 /// Tracks one instance's memory from the moment its image is mapped.
 pub(crate) struct Protect {
     watched: Box<UnsafeCell<Watched>>,
+    /// [`ENTERED`] of the thread that made it, which is the only one that uses it: to find a thread's own takes a call.
+    entered: NonNull<AtomicPtr<Watched>>,
 }
 
 impl std::fmt::Debug for Protect {
@@ -76,7 +78,10 @@ impl Protect {
         install()?;
         let (base, len) = (mapped.base(), mapped.image().bytes().len());
         let watched = Watched { base, len, hot: Hot::new(most), overflow: false };
-        Ok(Self { watched: Box::new(UnsafeCell::new(watched)) })
+        Ok(Self {
+            watched: Box::new(UnsafeCell::new(watched)),
+            entered: ENTERED.with(|entered| NonNull::from(entered)),
+        })
     }
 }
 
@@ -84,15 +89,15 @@ impl Track for Protect {
     const WRITES: Writes = Writes::Fault;
 
     fn enter(&self) -> Option<Entered> {
+        // SAFETY: `new` took it on this thread, which the raw pointer keeps the tracker on; a thread's own value without
+        // a destructor is there until the thread ends.
+        let entered = unsafe { self.entered.as_ref() };
         // Only this thread writes it: no exchange that other processors would have to see.
-        let before = ENTERED.with(|entered| {
-            let before = entered.load(Ordering::Relaxed);
-            entered.store(self.watched.get(), Ordering::Relaxed);
-            before
-        });
+        let before = entered.load(Ordering::Relaxed);
+        entered.store(self.watched.get(), Ordering::Relaxed);
         // The handler reads it on this very thread: what may fault stays behind this line, and before the guard's end.
         compiler_fence(Ordering::SeqCst);
-        Some(Entered { before })
+        Some(Entered { entered: self.entered, before })
     }
 
     fn reset(&mut self, mapped: &Mapped) -> Reset {
@@ -106,13 +111,16 @@ impl Track for Protect {
 
 /// The instance is entered while this lives.
 pub(crate) struct Entered {
+    entered: NonNull<AtomicPtr<Watched>>,
     before: *mut Watched,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         compiler_fence(Ordering::SeqCst);
-        ENTERED.with(|entered| entered.store(self.before, Ordering::Relaxed));
+        // SAFETY: as in `Protect::enter`, on whose thread the raw pointer keeps this guard.
+        let entered = unsafe { self.entered.as_ref() };
+        entered.store(self.before, Ordering::Relaxed);
     }
 }
 

@@ -54,8 +54,13 @@ impl Content for Scrape {
         if !matches!(request.part(Part::Method), b"GET" | b"HEAD") {
             return Err(405);
         }
-        let metrics =
-            Cycle::with_current(|cycle| main_of(cycle).and_then(|main| main.metrics.get().cloned()));
+        let metrics = Cycle::with_current(|cycle| {
+            let main = main_of(cycle)?;
+            if let Some(runtime) = main.runtime.get() {
+                runtime.settle();
+            }
+            main.metrics.get().cloned()
+        });
         // Without a `wasm` block there is nothing to count.
         let metrics = metrics.ok_or(404_u16)?;
         let accept = HeadersIn::of(request).list().named(b"accept").map(|field| field.value().to_vec());

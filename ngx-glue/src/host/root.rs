@@ -166,6 +166,12 @@ impl RootHost for Worker {
         }
     }
 
+    fn settle_soon(&self) {
+        if let Some(timers) = &self.timers {
+            timers.settle_soon();
+        }
+    }
+
     fn set_tick(&self, root: RootId, period: u32) {
         if let Some(timers) = &self.timers {
             timers.set(root, period);

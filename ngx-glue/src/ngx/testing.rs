@@ -15,8 +15,8 @@ use std::{
 use nginx_sys::{
     NGX_DECLINED, NGX_OK, ngx_chain_t, ngx_connection_t, ngx_cycle_t, ngx_hash_t, ngx_http_core_main_conf_t,
     ngx_http_header_t, ngx_http_headers_in_t, ngx_http_headers_out_t, ngx_http_request_t, ngx_int_t,
-    ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t, ngx_str_t,
-    ngx_table_elt_t, ngx_uint_t, time_t, u_char,
+    ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_msec_t, ngx_pool_t, ngx_rbtree_node_t, ngx_rbtree_t,
+    ngx_str_t, ngx_table_elt_t, ngx_uint_t, time_t, u_char,
 };
 
 use super::request::Request;
@@ -132,6 +132,12 @@ extern "C" fn ngx_ssl_cleanup_ctx(_: *mut c_void) {}
 /// OpenSSL's, for sessions of which there are none.
 #[unsafe(no_mangle)]
 extern "C" fn SSL_SESSION_free(_: *mut c_void) {}
+
+#[unsafe(no_mangle)]
+static mut ngx_current_msec: ngx_msec_t = 0;
+
+#[unsafe(no_mangle)]
+extern "C" fn ngx_rbtree_insert(_: *mut ngx_rbtree_t, _: *mut ngx_rbtree_node_t) {}
 
 #[unsafe(no_mangle)]
 extern "C" fn ngx_rbtree_delete(_: *mut ngx_rbtree_t, _: *mut ngx_rbtree_node_t) {}

@@ -1,5 +1,6 @@
 //! What nginx calls a shard for outside any request: timers (`src/event/ngx_event_timer.c`) for the ticks of root
-//! contexts, and a posted event (`src/event/ngx_event_posted.c`) for what is done when there is nothing else to do.
+//! contexts and for what is to be written down, and a posted event (`src/event/ngx_event_posted.c`) for what is done when
+//! there is nothing else to do.
 
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
@@ -17,9 +18,13 @@ use weir_core::{host::RootId, shard::Shard};
 use super::{cycle::Cycle, guard::guard};
 use crate::host::Ngx;
 
+/// Milliseconds that what callbacks have been measured to take stays in this process alone.
+const SETTLE: ngx_msec_t = 100;
+
 /// The timers and the event of one shard. Dropping it ends them.
 pub(crate) struct Timers {
     idle: UnsafeCell<ngx_event_t>,
+    settle: UnsafeCell<ngx_event_t>,
     shard: RefCell<Weak<Shard<Ngx>>>,
     /// One for each root context that has ever asked; none is removed while this lives.
     timers: RefCell<Vec<Rc<Timer>>>,
@@ -29,7 +34,9 @@ impl Default for Timers {
     fn default() -> Self {
         // SAFETY: pointers, integers, flags and an optional function, for all of which zeros are valid.
         let idle = UnsafeCell::new(unsafe { std::mem::zeroed::<ngx_event_t>() });
-        Self { idle, shard: RefCell::default(), timers: RefCell::default() }
+        // SAFETY: as above.
+        let settle = UnsafeCell::new(unsafe { std::mem::zeroed::<ngx_event_t>() });
+        Self { idle, settle, shard: RefCell::default(), timers: RefCell::default() }
     }
 }
 
@@ -95,12 +102,54 @@ impl Timers {
     }
 }
 
+impl Timers {
+    fn will_settle(&self) -> bool {
+        // SAFETY: this is nginx's one thread, and the reference ends here.
+        unsafe { &*self.settle.get() }.timer_set() != 0
+    }
+
+    /// Calls [`Shard::settle`] when [`SETTLE`] has passed, unless that is going to happen already.
+    pub(crate) fn settle_soon(self: &Rc<Self>) {
+        if self.will_settle() {
+            return;
+        }
+        let log = Cycle::with_current(|cycle| cycle.log().as_ptr());
+        // SAFETY: this is nginx's one thread, the event is in no tree, and the reference ends with these lines.
+        let event = unsafe { &mut *self.settle.get() };
+        event.handler = Some(settle);
+        event.data = Rc::as_ptr(self).cast_mut().cast();
+        event.log = log;
+        // A worker that shuts down does not wait for it: it settles when it ends.
+        event.set_cancelable(1);
+        // SAFETY: the event stays where it is until it is dropped, which takes it out of the tree.
+        unsafe { ngx_add_timer(self.settle.get(), SETTLE) };
+    }
+}
+
 impl Drop for Timers {
     fn drop(&mut self) {
         if self.is_posted() {
             // SAFETY: it is in a queue of nginx's.
             unsafe { ngx_delete_posted_event(self.idle.get()) };
         }
+        if self.will_settle() {
+            // SAFETY: it is in nginx's tree.
+            unsafe { ngx_del_timer(self.settle.get()) };
+        }
+    }
+}
+
+/// Measurements have waited long enough.
+unsafe extern "C" fn settle(event: *mut ngx_event_t) {
+    let Some(event) = NonNull::new(event) else { return };
+    // SAFETY: nginx calls this with an event that `settle_soon` has filled.
+    let data = unsafe { event.as_ref() }.data;
+    let Some(timers) = NonNull::new(data.cast::<Timers>()) else { return };
+    // SAFETY: `settle_soon` has put them there, and they take their event out of nginx's tree before they are dropped.
+    let timers = unsafe { timers.as_ref() };
+    let shard = timers.shard.borrow().upgrade();
+    if let Some(shard) = shard {
+        Cycle::with_current(|cycle| guard("writing times down", cycle.log(), (), || shard.settle()));
     }
 }
 

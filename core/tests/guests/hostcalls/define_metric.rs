@@ -24,6 +24,10 @@ fn guest() -> Guest {
 
 /// The line that shows a metric, in Prometheus' format.
 pub(crate) fn shown(bench: &Bench, start: &str) -> Vec<String> {
+    // As a host does that was asked for it.
+    if bench.worker.take_unsettled() {
+        bench.shard.settle();
+    }
     let metrics = bench.worker.metrics();
     let mut catalog = Catalog::new();
     catalog.learn(metrics.words(), usize::MAX);
