@@ -50,10 +50,12 @@ mod grpc;
 mod http1;
 mod http2;
 pub(crate) mod idle;
+mod letter;
 mod link;
 mod message;
 mod outbox;
 mod peers;
+mod reading;
 mod report;
 mod room;
 mod target;
@@ -64,8 +66,10 @@ use self::{
     exchange::Order,
     fault::Fault,
     grpc::Stop,
+    http1::Received,
     http2::Shared,
     idle::{Idle, Keeping},
+    letter::Letter,
     outbox::{Hangup, Outbox},
     report::Reports,
     room::{Room, TaskId},
@@ -94,6 +98,7 @@ pub(crate) struct Client {
     live: RefCell<HashMap<CallToken, Live>>,
     idle: Idle,
     shared: Shared,
+    received: Received,
     sessions: Rc<Sessions>,
     reports: Reports,
     shard: RefCell<Weak<Shard<Ngx>>>,
@@ -146,6 +151,7 @@ impl Client {
             upstreams,
             live: RefCell::default(),
             shared: Shared::default(),
+            received: Received::default(),
             sessions: Rc::default(),
             reports: Reports::default(),
             shard: RefCell::default(),
@@ -183,10 +189,10 @@ impl Client {
     ) -> Result<(), CallError> {
         self.check()?;
         let is_tls = way::is_https(call.scheme)?;
-        let request = message::request(call).map_err(|reason| CallError::Unknown(reason.into()))?;
+        let letter = Letter::new(call, is_tls).map_err(|reason| CallError::Unknown(reason.into()))?;
         let way = self.way(maker, call.upstream, is_tls)?;
         let name = self.name(&way, call.authority, is_tls)?;
-        let order = Order { way, name, request, most: call.most, rules: Rc::clone(maker.rules) };
+        let order = Order { way, name, letter, most: call.most, rules: Rc::clone(maker.rules) };
         let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
         let client = Rc::clone(self);
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));

@@ -247,7 +247,8 @@ pub(crate) fn check(map: MapType, name: &[u8], value: &[u8]) -> Result<(), MapEr
     if let [b':', ..] = name {
         let known = match map {
             MapType::HttpRequestHeaders => {
-                [&b":method"[..], b":path", b":authority", b":scheme"].contains(&&*name.to_ascii_lowercase())
+                let all = [&b":method"[..], b":path", b":authority", b":scheme"];
+                all.iter().any(|known| name.eq_ignore_ascii_case(known))
             }
             MapType::HttpResponseHeaders => name.eq_ignore_ascii_case(b":status"),
             _ => false,

@@ -2,23 +2,23 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
-use hyper::Request;
 use weir_core::host::calls::{CallFailure, Response};
 
 use super::{
     Client,
     allow::Rules,
     fault::Fault,
-    http1::Session,
+    http1::{self, Answered, Unanswered},
     http2::{self, Link},
     idle::PeerKey,
+    letter::Letter,
     link::{Deadline, open},
-    message::{self, Outgoing, Undone},
-    peers::{Kept, Peer, Peers},
+    peers::{Peer, Peers},
     way::{Way, look_up},
 };
 use crate::ngx::net::{
     address::Address,
+    socket::Socket,
     tls::{Inside, Offer},
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct Order {
     /// The name that it has to prove; `None` where nothing is encrypted.
     pub(crate) name: Option<Rc<str>>,
     /// What is sent.
-    pub(crate) request: Box<Request<Outgoing>>,
+    pub(crate) letter: Letter,
     /// Most bytes of the response: of its headers, and of its body.
     pub(crate) most: usize,
     /// What may be called.
@@ -39,21 +39,19 @@ pub(crate) struct Order {
 
 /// Makes the call: tries one peer after the other, as long as that can do no harm.
 pub(crate) async fn run(client: &Rc<Client>, order: Order, time: Duration) -> Result<Response, Fault> {
-    let Order { way, name, mut request, most, rules } = order;
+    let Order { way, name, letter, most, rules } = order;
     let mut deadline = Deadline::new(Some(time));
     let mut peers = match way {
         Way::Peers(peers) => peers,
         Way::Host(host) => Peers::listed(Box::pin(look_up(client, &mut deadline, &host, &rules)).await?),
     };
-    let is_idempotent = message::is_idempotent(request.method());
     let mut last = Fault::new(CallFailure::Unavailable, "no peer of the upstream is in service");
     while let Some(peer) = peers.next() {
         let address = peer.address;
-        let again = is_idempotent.then(|| request.clone());
-        match attempt(client, &mut deadline, &mut peers, peer, name.as_ref(), request, most).await {
-            Ok((response, session)) => {
-                if let Some(session) = session {
-                    finish(client, peers, address, name, session);
+        match attempt(client, &mut deadline, &mut peers, peer, name.as_ref(), &letter, most).await {
+            Ok((response, socket)) => {
+                if let Some(socket) = socket {
+                    finish(client, peers, address, name, socket);
                 }
                 return Ok(response);
             }
@@ -61,10 +59,9 @@ pub(crate) async fn run(client: &Rc<Client>, order: Order, time: Duration) -> Re
                 peers.failed(address, failed.was_kept);
                 last = failed.fault;
                 let can_go_on = last.failure != CallFailure::Timeout || !deadline.rest().is_zero();
-                let unsent = failed.request.or(again).filter(|_| last.is_harmless && can_go_on);
-                match unsent.filter(|_| peers.has_more()) {
-                    Some(unsent) => request = unsent,
-                    None => return Err(last),
+                let does_no_harm = last.is_harmless && (failed.is_unsent || letter.is_idempotent);
+                if !does_no_harm || !can_go_on || !peers.has_more() {
+                    return Err(last);
                 }
             }
         }
@@ -75,8 +72,8 @@ pub(crate) async fn run(client: &Rc<Client>, order: Order, time: Duration) -> Re
 /// What has gone wrong with one peer.
 struct Failed {
     fault: Fault,
-    /// The request, if nothing of it was sent.
-    request: Option<Box<Request<Outgoing>>>,
+    /// Whether nothing of the request was sent.
+    is_unsent: bool,
     /// Whether the connection had carried others before.
     was_kept: bool,
 }
@@ -84,7 +81,7 @@ struct Failed {
 /// How a peer is spoken to.
 enum Spoken {
     /// HTTP/1.1, over a connection of the call's own until it has ended.
-    Http1(Box<Session>),
+    Http1(Socket),
     /// HTTP/2, over a connection that others use, too.
     Http2(Link),
 }
@@ -96,70 +93,73 @@ async fn attempt(
     peers: &mut Peers,
     peer: Peer,
     name: Option<&Rc<str>>,
-    request: Box<Request<Outgoing>>,
+    letter: &Letter,
     most: usize,
-) -> Result<(Response, Option<Box<Session>>), Failed> {
+) -> Result<(Response, Option<Socket>), Failed> {
     let address = peer.address;
-    let kept = kept(client, peer, name, most).await;
+    let kept = kept(client, peer, name);
     let mut was_kept = kept.is_some();
     let spoken = match kept {
         Some(spoken) => spoken,
         None => match Box::pin(connect(client, peers.share(deadline), address, name, most)).await {
             Ok(spoken) => spoken,
-            Err(fault) => return Err(Failed { fault, request: Some(request), was_kept: false }),
+            Err(fault) => return Err(Failed { fault, is_unsent: true, was_kept: false }),
         },
     };
-    let mut undone: Undone = match spoken {
-        Spoken::Http1(mut session) => {
+    let late = |fault| Unanswered { fault, is_unsent: false };
+    let mut unanswered = match spoken {
+        Spoken::Http1(socket) => {
             let done = {
-                let exchange = pin!(session.exchange(request, most));
-                deadline.within(exchange).await
+                let exchange = pin!(http1::exchange(&client.received, &socket, letter, most));
+                deadline.within(exchange).await.unwrap_or_else(|fault| Err(late(fault)))
             };
             match done {
-                Ok(Ok(response)) => return Ok((response, Some(session))),
-                Ok(Err(mut undone)) => {
-                    let is_reset = undone.fault.failure == CallFailure::Reset;
-                    undone.fault.is_harmless = is_reset && !session.socket().has_received();
-                    undone
+                Ok(Answered { response, goes_on }) => return Ok((response, goes_on.then_some(socket))),
+                Err(mut unanswered) => {
+                    let is_reset = unanswered.fault.failure == CallFailure::Reset;
+                    unanswered.fault.is_harmless = is_reset && !socket.has_received();
+                    unanswered
                 }
-                Err(late) => late.into(),
             }
         }
         Spoken::Http2(mut link) => {
-            let exchange = Box::pin(http2::exchange(&mut link, request, most));
-            let undone = match deadline.within(exchange).await {
-                Ok(Ok(response)) => return Ok((response, None)),
-                Ok(Err(undone)) => undone,
-                Err(late) => late.into(),
+            let Some(request) = letter.for_http2() else {
+                let fault = Fault::new(CallFailure::Protocol, "HTTP/2 is spoken only over TLS");
+                return Err(Failed { fault, is_unsent: true, was_kept: false });
             };
+            let exchange = Box::pin(http2::exchange(&mut link, request, most));
+            let done = deadline.within(exchange).await.unwrap_or_else(|fault| Err(late(fault)));
             // One that goes on was not at fault.
             was_kept &= link.sender.is_closed();
-            undone
+            match done {
+                Ok(response) => return Ok((response, None)),
+                Err(unanswered) => unanswered,
+            }
         }
     };
-    undone.fault.detail = format!("{address}: {}", undone.fault.detail);
+    unanswered.fault.detail = format!("{address}: {}", unanswered.fault.detail);
+    let Unanswered { fault, is_unsent } = unanswered;
     // The peer may have begun with a request that it has not answered; what was not sent, it has not.
-    let was_kept = was_kept && undone.fault.is_harmless;
-    Err(Failed { fault: undone.fault, request: undone.request, was_kept })
+    let was_kept = was_kept && fault.is_harmless;
+    Err(Failed { fault, is_unsent, was_kept })
 }
 
 /// A connection to `peer` that is there already.
-async fn kept(client: &Client, peer: Peer, name: Option<&Rc<str>>, most: usize) -> Option<Spoken> {
-    let key = PeerKey { address: peer.address, name: name.cloned() };
-    if name.is_some() {
-        // One that nginx has kept is plain, or encrypted by other settings: it is of no use, and closed.
-        if let Some(link) = client.shared.get(&key) {
-            return Some(Spoken::Http2(link));
-        }
-        return client.idle.take(&key).map(Spoken::Http1);
+fn kept(client: &Client, peer: Peer, name: Option<&Rc<str>>) -> Option<Spoken> {
+    let Peer { address, kept } = peer;
+    if name.is_none()
+        && let Some(socket) = kept.filter(|socket| !socket.is_encrypted() && !socket.is_stale())
+    {
+        return Some(Spoken::Http1(socket));
     }
-    match peer.kept {
-        Some(Kept::Session(session)) => Some(Spoken::Http1(session)),
-        Some(Kept::Socket(socket)) if !socket.is_encrypted() => {
-            Session::begin(socket, most).await.ok().map(Spoken::Http1)
-        }
-        Some(Kept::Socket(_)) | None => client.idle.take(&key).map(Spoken::Http1),
+    // One that nginx has kept and that is encrypted, or is to be, is of no use, and closed.
+    let key = PeerKey { address, name: name.cloned() };
+    if name.is_some()
+        && let Some(link) = client.shared.get(&key)
+    {
+        return Some(Spoken::Http2(link));
     }
+    client.idle.take(&key).map(Spoken::Http1)
 }
 
 /// A new connection to the peer at `address`.
@@ -173,7 +173,7 @@ async fn connect(
     let mut deadline = Deadline::new(Some(time));
     let (socket, inside) = open(client, time, address, name, Offer::Any).await?;
     match inside {
-        Inside::Http1 => Session::begin(socket, most).await.map(Spoken::Http1),
+        Inside::Http1 => Ok(Spoken::Http1(socket)),
         Inside::Http2 => {
             let key = PeerKey { address, name: name.cloned() };
             deadline.within(pin!(http2::begin(client, key, socket, most))).await?.map(Spoken::Http2)
@@ -182,13 +182,9 @@ async fn connect(
 }
 
 /// Gives a connection that can be used again to whom it may be of use.
-fn finish(client: &Client, peers: Peers, address: Address, name: Option<Rc<str>>, session: Box<Session>) {
-    // The peer is given back all the same, when `peers` goes.
-    if !session.can_go_on() {
-        return;
-    }
-    let used = session.socket().count_request();
-    if let Some(session) = peers.keep(session) {
-        client.idle.keep(PeerKey { address, name }, session, used);
+fn finish(client: &Client, peers: Peers, address: Address, name: Option<Rc<str>>, socket: Socket) {
+    let used = socket.count_request();
+    if let Some(socket) = peers.keep(socket) {
+        client.idle.keep(PeerKey { address, name }, socket, used);
     }
 }

@@ -45,11 +45,13 @@ impl Fault {
         Self::new(CallFailure::TooLarge, detail)
     }
 
-    /// What hyper has found, on a connection that allows `most` bytes of a header.
-    pub(crate) fn of_hyper(error: &hyper::Error, most: usize) -> Self {
-        if error.is_parse_too_large() {
-            return Self::too_large(most);
-        }
+    /// What the system, or TLS, says of a connection.
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        Self::new(failure_of(error), error.to_string())
+    }
+
+    /// What hyper has found.
+    pub(crate) fn of_hyper(error: &hyper::Error) -> Self {
         let cause = root_cause(error);
         let system = cause.downcast_ref::<io::Error>();
         let stream = cause.downcast_ref::<h2::Error>();
@@ -57,14 +59,8 @@ impl Fault {
             if stream.is_library() { CallFailure::Protocol } else { CallFailure::Reset }
         } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             CallFailure::Reset
-        } else if let Some(system) = system {
-            match system.kind() {
-                io::ErrorKind::TimedOut => CallFailure::Timeout,
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => CallFailure::Protocol,
-                _ => CallFailure::Reset,
-            }
         } else {
-            CallFailure::Protocol
+            system.map_or(CallFailure::Protocol, failure_of)
         };
         // hyper's own words say where it stood, the cause what happened.
         let detail = match cause.to_string() {
@@ -72,6 +68,14 @@ impl Fault {
             cause => format!("{error}: {cause}"),
         };
         Self { reset: stream.and_then(h2::Error::reason), ..Self::new(failure, detail) }
+    }
+}
+
+fn failure_of(error: &io::Error) -> CallFailure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => CallFailure::Timeout,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => CallFailure::Protocol,
+        _ => CallFailure::Reset,
     }
 }
 

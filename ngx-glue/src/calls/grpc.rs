@@ -137,7 +137,7 @@ pub(crate) async fn run(
                 return told;
             }
             Err(mut error) => {
-                last = Fault::of_hyper(error.error(), most);
+                last = Fault::of_hyper(error.error());
                 last.detail = format!("{address}: {}", last.detail);
                 // A connection that was ending when the request came has not taken it, and is no fault of the peer's.
                 match error.take_message().filter(|_| peers.has_more() || last.failure == CallFailure::Reset)
@@ -209,7 +209,7 @@ impl Teller<'_> {
         let mut unframer = Unframer::default();
         let mut trailers = HeaderMap::new();
         while let Some(frame) = deadline.within(pin!(next(&mut body))).await? {
-            let frame = frame.map_err(|error| Fault::of_hyper(&error, most))?;
+            let frame = frame.map_err(|error| Fault::of_hyper(&error))?;
             match frame.into_data() {
                 Ok(data) => {
                     unframer.push(&data);

@@ -1,140 +1,135 @@
-//! A connection that speaks HTTP/1.1: one request and its response after the other, each by hyper.
+//! A request and its response over a connection of their own: HTTP/1.1.
+//!
+//! Nothing is kept for a call that waits but what is left of its request: bytes are received into a buffer that all
+//! calls of a worker use, one after the other.
 
 use std::{
+    cell::RefCell,
     fmt,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    io,
+    task::{Context, Poll, ready},
 };
 
-use http_body_util::BodyExt;
-use hyper::{
-    Request,
-    body::Body as _,
-    client::conn::http1::{Builder, Connection, SendRequest},
-};
 use weir_core::host::calls::Response;
 
-use super::{
-    fault::Fault,
-    message::{Arriving, Outgoing, Undone},
-};
+use super::{fault::Fault, letter::Letter, reading::Reading};
 use crate::ngx::net::socket::Socket;
 
-/// Bytes that hyper buffers at least.
-const LEAST_BUFFER: usize = 8192;
+/// Bytes that are received at once: as many as a record of TLS has.
+const ROOM: usize = 16 << 10;
 
-/// Fields of a response at most: as many as guests are given of any map.
-const MOST_FIELDS: usize = weir_core::engine::limits::MAX_PAIRS;
+/// Where bytes are received.
+pub(crate) struct Received(RefCell<Box<[u8]>>);
 
-/// A connection, and what hyper keeps of it from one request to the next: its buffers, and where it stands. They stay
-/// together while it rests, or it would be made anew for each call.
-pub(crate) struct Session {
-    socket: Socket,
-    sender: SendRequest<Outgoing>,
-    driven: Driven,
+impl Default for Received {
+    fn default() -> Self {
+        Self(RefCell::new(vec![0; ROOM].into()))
+    }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("socket", &self.socket).finish_non_exhaustive()
+        f.write_str("Received")
     }
 }
 
-impl Session {
-    /// HTTP/1.1 over `socket`, with responses of at most `most` bytes of headers.
+/// What has come of a request.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) response: Response,
+    /// Whether the connection can be used for another one.
+    pub(crate) goes_on: bool,
+}
+
+/// What has gone wrong with it. The connection is of no more use.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) fault: Fault,
+    /// Whether nothing of the request was sent.
+    pub(crate) is_unsent: bool,
+}
+
+/// Sends `letter` over `socket` and reads the response, of at most `most` bytes of headers and as many of the body.
+///
+/// # Errors
+/// When there is no response, or none that is allowed.
+pub(crate) fn exchange<'a>(
+    room: &'a Received,
+    socket: &'a Socket,
+    letter: &'a Letter,
+    most: usize,
+) -> impl Future<Output = Result<Answered, Unanswered>> + use<'a> {
+    let mut sending = Sending { unsent: letter.text(), is_untouched: true, is_broken: false };
+    let mut reading = Reading::new(most, letter.is_head);
+    poll_fn(move |context| {
+        if let Err(error) = sending.go_on(socket, context) {
+            return Poll::Ready(Err(Unanswered { fault: Fault::of_io(&error), is_unsent: true }));
+        }
+        // What is answered before all has been sent is an answer; the connection is not used again then.
+        Poll::Ready(match ready!(receive(room, socket, &mut reading, context)) {
+            Ok(nothing_follows) => {
+                let goes_on = nothing_follows && sending.unsent.is_empty() && reading.goes_on();
+                Ok(Answered { response: reading.take_response(), goes_on })
+            }
+            Err(fault) => Err(Unanswered { fault, is_unsent: false }),
+        })
+    })
+}
+
+/// A message on its way.
+#[derive(Debug)]
+struct Sending<'a> {
+    unsent: &'a [u8],
+    /// Whether nothing has been sent.
+    is_untouched: bool,
+    /// Whether the other side takes no more.
+    is_broken: bool,
+}
+
+impl Sending<'_> {
+    /// Sends what the connection takes now.
     ///
     /// # Errors
-    /// What hyper says. It looks at a connection only when a request is there, so what is wrong with one shows then.
-    pub(crate) async fn begin(socket: Socket, most: usize) -> Result<Box<Self>, Fault> {
-        let mut builder = Builder::new();
-        builder.max_buf_size(most.max(LEAST_BUFFER)).max_headers(MOST_FIELDS);
-        let begun = builder.handshake(socket.clone()).await;
-        let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error, most))?;
-        let driven = Driven { connection: Some(connection), error: None };
-        Ok(Box::new(Self { socket, sender, driven }))
-    }
-
-    /// The connection.
-    pub(crate) const fn socket(&self) -> &Socket {
-        &self.socket
-    }
-
-    /// Whether another request can be sent: the last response has ended, and its sender has neither closed the
-    /// connection nor sent more.
-    pub(crate) fn can_go_on(&self) -> bool {
-        self.driven.connection.is_some() && self.sender.is_ready()
-    }
-
-    /// Sends `request` and reads the response, of at most `most` bytes of headers and as many of the body.
-    ///
-    /// # Errors
-    /// When there is no response, or none that is allowed. The connection is of no more use then.
-    pub(crate) async fn exchange(
-        &mut self,
-        request: Box<Request<Outgoing>>,
-        most: usize,
-    ) -> Result<Response, Undone> {
-        let Self { sender, driven, .. } = self;
-        let answer = driven.drive(pin!(sender.try_send_request(*request))).await;
-        let answer = answer.map_err(|mut error| Undone {
-            request: error.take_message().map(Box::new),
-            fault: Fault::of_hyper(driven.error.as_ref().unwrap_or(error.error()), most),
-        })?;
-        let (head, mut body) = answer.into_parts();
-        let mut arriving = Arriving::new(&head, &body, most)?;
-        if !body.is_end_stream() {
-            while let Some(frame) = driven.drive_again(pin!(body.frame())).await {
-                arriving.add(frame)?;
+    /// It takes nothing at all. One that has taken something may have been answered.
+    fn go_on(&mut self, socket: &Socket, context: &Context<'_>) -> io::Result<()> {
+        while !self.unsent.is_empty() && !self.is_broken {
+            match socket.poll_send(self.unsent, context) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.unsent = self.unsent.get(count..).unwrap_or_default();
+                    self.is_untouched = false;
+                }
+                Poll::Ready(Err(error)) if self.is_untouched => return Err(error),
+                Poll::Ready(Ok(_) | Err(_)) => self.is_broken = true,
+                Poll::Pending => break,
             }
         }
-        if !sender.is_ready() {
-            // The connection asks for the next request if there can be one.
-            poll_fn(|context| {
-                driven.poll(context);
-                Poll::Ready(())
-            })
-            .await;
-        }
-        Ok(arriving.response)
+        Ok(())
     }
 }
 
-/// A connection that is polled along with what waits for it.
-struct Driven {
-    /// `None` once it has ended.
-    connection: Option<Connection<Socket, Outgoing>>,
-    /// Why it has.
-    error: Option<hyper::Error>,
-}
-
-impl Driven {
-    /// Waits for `future`, for which the connection has all that it needs already.
-    fn drive<F: Future>(&mut self, mut future: Pin<&mut F>) -> impl Future<Output = F::Output> {
-        poll_fn(move |context| {
-            self.poll(context);
-            future.as_mut().poll(context)
-        })
-    }
-
-    /// Waits for `future`, which makes work for the connection when it is polled.
-    fn drive_again<F: Future>(&mut self, mut future: Pin<&mut F>) -> impl Future<Output = F::Output> {
-        poll_fn(move |context| {
-            let answer = future.as_mut().poll(context);
-            if answer.is_ready() {
-                return answer;
-            }
-            // The connection is told of its work by its waker, too; looking at once spares a turn.
-            self.poll(context);
-            future.as_mut().poll(context)
-        })
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) {
-        let Some(connection) = self.connection.as_mut() else { return };
-        if let Poll::Ready(ended) = Pin::new(connection).poll(context) {
-            self.error = ended.err();
-            self.connection = None;
+/// Receives until all of a response is there. Answers whether nothing follows it, not even the end of the connection.
+fn receive(
+    room: &Received,
+    socket: &Socket,
+    reading: &mut Reading,
+    context: &Context<'_>,
+) -> Poll<Result<bool, Fault>> {
+    let mut room = room.0.borrow_mut();
+    loop {
+        let count = match ready!(socket.poll_receive(&mut room, context)) {
+            Ok(count) => count,
+            Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
+        };
+        let Some(bytes) = room.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            return Poll::Ready(reading.end().map(|()| false));
+        };
+        let used = match reading.take(bytes) {
+            Ok(used) => used,
+            Err(fault) => return Poll::Ready(Err(fault)),
+        };
+        if reading.is_over() {
+            return Poll::Ready(Ok(used == count));
         }
     }
 }

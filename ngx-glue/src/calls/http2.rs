@@ -23,8 +23,9 @@ use weir_core::{
 use super::{
     Client,
     fault::Fault,
+    http1::Unanswered,
     idle::PeerKey,
-    message::{self, Arriving, Outgoing, Undone},
+    message::{Arriving, Outgoing},
     outbox::Outbox,
     room::Room,
 };
@@ -104,25 +105,20 @@ impl Shared {
 /// When there is no response, or none that is allowed. Dropping this resets the stream.
 pub(crate) async fn exchange(
     link: &mut Link,
-    request: Box<Request<Outgoing>>,
+    request: Request<Outgoing>,
     most: usize,
-) -> Result<Response, Undone> {
+) -> Result<Response, Unanswered> {
     let _using = link.begin();
-    let request = message::for_http2(*request).map(Either::Left);
-    let answer = link.sender.try_send_request(request).await.map_err(|mut error| Undone {
-        fault: unanswered(Fault::of_hyper(error.error(), most)),
-        request: error.take_message().and_then(|unsent| match unsent.body() {
-            Either::Left(body) => {
-                let body = body.clone();
-                Some(Box::new(message::for_http1(unsent.map(|_| body))))
-            }
-            Either::Right(_) => None,
-        }),
+    let answer = link.sender.try_send_request(request.map(Either::Left)).await;
+    let answer = answer.map_err(|mut error| Unanswered {
+        fault: unanswered(Fault::of_hyper(error.error())),
+        is_unsent: error.take_message().is_some(),
     })?;
     let (head, mut body) = answer.into_parts();
-    let mut arriving = Arriving::new(&head, &body, most)?;
+    let broken = |fault| Unanswered { fault, is_unsent: false };
+    let mut arriving = Arriving::new(&head, &body, most).map_err(broken)?;
     while let Some(frame) = body.frame().await {
-        arriving.add(frame)?;
+        arriving.add(frame).map_err(broken)?;
     }
     Ok(arriving.response)
 }
@@ -149,7 +145,7 @@ pub(crate) async fn begin(
     let most = most.saturating_add(32 * MAX_PAIRS);
     builder.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
     let begun = builder.handshake(socket).await;
-    let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error, 0))?;
+    let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error))?;
     let link = Link { sender, uses: Rc::default() };
     // Several calls may have connected at the same time: the first one's is shared.
     let is_shared = {

@@ -10,8 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::http1::Session;
-use crate::ngx::net::{address::Address, sleep::Sleep};
+use crate::ngx::net::{address::Address, sleep::Sleep, socket::Socket};
 
 /// How connections are kept (`call_keepalive`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub(crate) struct PeerKey {
 #[derive(Debug)]
 struct Resting {
     key: PeerKey,
-    session: Box<Session>,
+    socket: Socket,
     until: Instant,
 }
 
@@ -69,7 +68,7 @@ impl Idle {
     }
 
     /// One that leads there, if there is one.
-    pub(crate) fn take(&self, key: &PeerKey) -> Option<Box<Session>> {
+    pub(crate) fn take(&self, key: &PeerKey) -> Option<Socket> {
         loop {
             let found = {
                 let mut resting = self.resting.borrow_mut();
@@ -77,16 +76,15 @@ impl Idle {
                 resting.remove(at)?
             };
             // What the peer has closed is closed here too, and the next one is looked at.
-            if !found.session.socket().is_stale() {
-                found.session.socket().wake_up();
-                return Some(found.session);
+            if !found.socket.is_stale() {
+                found.socket.wake_up();
+                return Some(found.socket);
             }
         }
     }
 
-    /// The connection of `session`, which leads there, rests; or is closed, if it has done enough.
-    pub(crate) fn keep(&self, key: PeerKey, session: Box<Session>, used: usize) {
-        let socket = session.socket();
+    /// A connection that leads there rests; or is closed, if it has done enough.
+    pub(crate) fn keep(&self, key: PeerKey, socket: Socket, used: usize) {
         let Keeping { each, time, requests } = self.keeping;
         if self.is_closed.get()
             || each == 0
@@ -100,7 +98,7 @@ impl Idle {
         socket.rest(waker.clone());
         let over = {
             let mut resting = self.resting.borrow_mut();
-            resting.push_front(Resting { key, session, until: Instant::now() + time });
+            resting.push_front(Resting { key, socket, until: Instant::now() + time });
             let key = resting.front().map(|first| first.key.clone());
             let same = |one: &Resting| Some(&one.key) == key.as_ref();
             let last = if resting.iter().filter(|one| same(one)).count() > each {
@@ -136,11 +134,8 @@ impl Idle {
     /// Closes what has rested long enough or is of no use; answers when to look again.
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
-        let (rest, over): (VecDeque<_>, VecDeque<_>) = self
-            .resting
-            .take()
-            .into_iter()
-            .partition(|one| one.until > now && !one.session.socket().is_stale());
+        let (rest, over): (VecDeque<_>, VecDeque<_>) =
+            self.resting.take().into_iter().partition(|one| one.until > now && !one.socket.is_stale());
         let next = rest.iter().map(|one| one.until).min();
         self.resting.replace(rest);
         drop(over);
@@ -172,7 +167,7 @@ impl Idle {
             // What rests has told its event to this task once; from now on it does so again.
             let waker = self.sweeper.borrow().clone();
             if let Some(waker) = waker {
-                self.resting.borrow().iter().for_each(|one| one.session.socket().rest(waker.clone()));
+                self.resting.borrow().iter().for_each(|one| one.socket.rest(waker.clone()));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{http1::Session, link::Deadline};
+use super::link::Deadline;
 use crate::ngx::net::{
     address::Address,
     shadow::{Choice, End, Shadow},
@@ -24,16 +24,7 @@ pub(crate) struct Peer {
     /// Its address.
     pub(crate) address: Address,
     /// A connection that `keepalive` of the `upstream` block has kept.
-    pub(crate) kept: Option<Kept>,
-}
-
-/// A connection that was used before.
-#[derive(Debug)]
-pub(crate) enum Kept {
-    /// By calls.
-    Session(Box<Session>),
-    /// By others.
-    Socket(Socket),
+    pub(crate) kept: Option<Socket>,
 }
 
 impl Peers {
@@ -47,11 +38,7 @@ impl Peers {
     pub(crate) fn next(&mut self) -> Option<Peer> {
         match self {
             Self::Balanced(shadow) => match shadow.choose() {
-                Choice::Kept(socket, companion, address) => {
-                    let session = companion.and_then(|companion| companion.downcast().ok());
-                    let kept = session.map_or(Kept::Socket(socket), Kept::Session);
-                    Some(Peer { address, kept: Some(kept) })
-                }
+                Choice::Kept(socket, address) => Some(Peer { address, kept: Some(socket) }),
                 Choice::Peer(address) => Some(Peer { address, kept: None }),
                 Choice::None => None,
             },
@@ -96,18 +83,14 @@ impl Peers {
         }
     }
 
-    /// All has gone well; the connection of `session` can be used again. Answers it unless the `upstream` block's
-    /// `keepalive` has taken it.
+    /// All has gone well; the connection can be used again. Answers it unless the `upstream` block's `keepalive` has
+    /// taken it.
     ///
     /// Only plain connections are offered to it, since it does not ask who may use them.
-    pub(crate) fn keep(self, session: Box<Session>) -> Option<Box<Session>> {
-        let socket = session.socket();
+    pub(crate) fn keep(self, socket: Socket) -> Option<Socket> {
         match self {
-            Self::Balanced(shadow) if !socket.is_encrypted() => {
-                let socket = socket.clone();
-                shadow.keep(socket, session)?.downcast().ok()
-            }
-            Self::Balanced(_) | Self::Listed(_) => Some(session),
+            Self::Balanced(shadow) if !socket.is_encrypted() => shadow.keep(socket),
+            Self::Balanced(_) | Self::Listed(_) => Some(socket),
         }
     }
 }

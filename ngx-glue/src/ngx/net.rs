@@ -2,7 +2,6 @@
 
 pub(crate) mod address;
 pub(crate) mod connect;
-mod lend;
 pub(crate) mod lookup;
 mod quiet;
 pub(crate) mod servers;

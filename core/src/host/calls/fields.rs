@@ -29,6 +29,15 @@ impl Fields {
         self.ends.push((name_end, self.text.len()));
     }
 
+    /// Adds one, with its name in lower case.
+    pub fn push_lower(&mut self, name: &[u8], value: &[u8]) {
+        let begin = self.text.len();
+        self.push(name, value);
+        if let Some(name) = self.text.get_mut(begin..begin + name.len()) {
+            name.make_ascii_lowercase();
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 //! It has a pool of its own and an `ngx_http_upstream_t` of its own. What a balancer's variables look at is copied from
 //! the request that makes the call, if there is one; what they find out is kept in the call's own pool.
 
-use std::{any::Any, io, ptr::NonNull};
+use std::{io, ptr::NonNull};
 
 use nginx_sys::{
     NGX_DONE, NGX_OK, NGX_PEER_FAILED, ngx_connection_t, ngx_create_pool, ngx_destroy_pool,
@@ -15,7 +15,6 @@ use nginx_sys::{
 
 use super::{
     address::Address,
-    lend::take_back,
     quiet,
     servers::{self, Servers},
     socket::Socket,
@@ -38,8 +37,8 @@ pub(crate) struct Shadow {
 /// What a balancer has chosen.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// A connection that `keepalive` has kept, and what went with it.
-    Kept(Socket, Option<Box<dyn Any>>, Address),
+    /// A connection that `keepalive` has kept.
+    Kept(Socket, Address),
     /// A peer to connect to.
     Peer(Address),
     /// None: all are down, or busy.
@@ -262,10 +261,10 @@ impl Shadow {
         let address = found.and_then(|raw| unsafe { Address::copy(raw, length) });
         let kept = NonNull::new(kept).filter(|_| is_kept).map(|raw| {
             // SAFETY: `keepalive` has taken it out of its cache for us; connections there have a pool of their own.
-            unsafe { take_back(raw) }
+            unsafe { Socket::new(raw) }
         });
         match (address, kept) {
-            (Some(address), Some((socket, companion))) => Choice::Kept(socket, companion, address),
+            (Some(address), Some(socket)) => Choice::Kept(socket, address),
             (Some(address), None) => Choice::Peer(address),
             (None, _) => Choice::None,
         }
@@ -301,17 +300,13 @@ impl Shadow {
         self.peer().sockaddr = std::ptr::null_mut();
     }
 
-    /// The same after all has gone well, with a connection that can be used again, and what is to be found with it then.
-    /// Answers what went with it if `keepalive` is not there, or does not want it.
-    pub(crate) fn keep(mut self, socket: Socket, companion: Box<dyn Any>) -> Option<Box<dyn Any>> {
+    /// The same after all has gone well, with a connection that can be used again. Answers it if `keepalive` is not
+    /// there, or does not want it.
+    pub(crate) fn keep(mut self, socket: Socket) -> Option<Socket> {
         if !self.holds {
-            return Some(companion);
+            return Some(socket);
         }
-        let raw = match socket.lend(companion) {
-            Ok(raw) => raw,
-            Err((_, companion)) => return Some(companion),
-        };
-        self.peer().connection = raw.as_ptr();
+        self.peer().connection = socket.lend().as_ptr();
         {
             // SAFETY: it is in our pool; the reference ends with this block.
             let upstream = unsafe { &mut *self.upstream.as_ptr() };
@@ -321,8 +316,7 @@ impl Shadow {
         let peer = self.peer();
         let rest = NonNull::new(std::mem::replace(&mut peer.connection, std::ptr::null_mut()))?;
         // SAFETY: whoever wants a connection sets the pointer to null; this one is still open and nobody else's.
-        let (_, companion) = unsafe { take_back(rest) };
-        companion
+        Some(unsafe { Socket::new(rest) })
     }
 }
 

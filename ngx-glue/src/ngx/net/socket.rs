@@ -1,7 +1,7 @@
-//! A connection to a peer as hyper reads and writes it: straight from and into its buffers, woken by nginx's events.
+//! A connection to a peer: read and written straight from and into buffers of the call's or of hyper's, woken by nginx's
+//! events.
 
 use std::{
-    any::Any,
     cell::Cell,
     fmt, io,
     pin::Pin,
@@ -18,7 +18,7 @@ use nginx_sys::{
 
 #[cfg(ngx_feature = "ssl")]
 use super::tls::sessions::Saved;
-use super::{lend::Mark, quiet, tls};
+use super::{quiet, tls};
 use crate::ngx::{cycle::Cycle, guard::guard};
 
 /// A connection that is ours. Clones are the same one; dropping the last of them closes it.
@@ -36,10 +36,6 @@ pub(super) struct Inner {
     /// Where its sessions of TLS are kept.
     #[cfg(ngx_feature = "ssl")]
     saved: Cell<Option<Rc<Saved>>>,
-    /// What comes back with it, while others have it.
-    pub(super) companion: Cell<Option<Box<dyn Any>>>,
-    /// How it is found when it comes back, once it has been lent.
-    pub(super) mark: Cell<Option<Mark>>,
 }
 
 impl fmt::Debug for Socket {
@@ -49,33 +45,20 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// The connection at `raw`.
+    /// The connection at `raw`, which is ours from here on.
     ///
     /// # Safety
-    /// It is open, has a pool of its own, and nobody else has it from here on.
+    /// It is open, has a pool of its own, and nobody else has it.
     pub(super) unsafe fn new(raw: NonNull<ngx_connection_t>) -> Self {
         let inner = Rc::new(Inner {
             raw,
-            is_ours: Cell::default(),
+            is_ours: Cell::new(true),
             reader: Cell::default(),
             writer: Cell::default(),
             has_received: Cell::default(),
             #[cfg(ngx_feature = "ssl")]
             saved: Cell::default(),
-            companion: Cell::default(),
-            mark: Cell::default(),
         });
-        // SAFETY: the caller's promise.
-        unsafe { Self::own(inner) }
-    }
-
-    /// The connection of `inner`, which is ours from here on.
-    ///
-    /// # Safety
-    /// It is open, has a pool of its own, and nobody else has it.
-    pub(super) unsafe fn own(inner: Rc<Inner>) -> Self {
-        inner.is_ours.set(true);
-        inner.has_received.set(false);
         inner.edit(|c| {
             c.data = Rc::as_ptr(&inner).cast_mut().cast();
             c.log = quiet::log();
@@ -85,12 +68,10 @@ impl Socket {
         Self(inner)
     }
 
-    /// It is no longer ours: whoever has the connection may close it at any time.
-    pub(super) fn disown(self) -> Rc<Inner> {
+    /// The connection is no longer ours: whoever has it may close it at any time.
+    pub(super) fn lend(self) -> NonNull<ngx_connection_t> {
         self.0.is_ours.set(false);
-        self.0.reader.take();
-        self.0.writer.take();
-        self.0
+        self.0.raw
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -100,6 +81,23 @@ impl Socket {
     /// Whether anything has been received since it was made or has rested.
     pub(crate) fn has_received(&self) -> bool {
         self.0.has_received.get()
+    }
+
+    /// Sends the beginning of `bytes`; answers how many.
+    ///
+    /// # Errors
+    /// What the system, or TLS, says.
+    pub(crate) fn poll_send(&self, bytes: &[u8], context: &Context<'_>) -> Poll<io::Result<usize>> {
+        self.0.write(bytes, context)
+    }
+
+    /// Receives bytes into `room`; answers how many, 0 for the end.
+    ///
+    /// # Errors
+    /// What the system, or TLS, says.
+    pub(crate) fn poll_receive(&self, room: &mut [u8], context: &Context<'_>) -> Poll<io::Result<usize>> {
+        // SAFETY: it is as long as it says, and borrowed until this returns.
+        unsafe { self.0.read(room.as_mut_ptr(), room.len(), context) }
     }
 
     /// Waits until the connection is made.
@@ -162,7 +160,7 @@ impl Inner {
 
     /// Picks fields of the connection.
     pub(super) fn peek<T>(&self, read: impl FnOnce(&ngx_connection_t) -> T) -> T {
-        // SAFETY: the connection is open while it is ours, by the promise made to `own`, and nobody comes here while it
+        // SAFETY: the connection is open while it is ours, by the promise made to `new`, and nobody comes here while it
         // is not; this is nginx's one thread, and `read` only picks fields.
         read(unsafe { self.raw.as_ref() })
     }
@@ -342,7 +340,7 @@ impl Drop for Inner {
         let pool = self.peek(|c| c.pool);
         // SAFETY: the pool is the connection's own, and only its own data is in it.
         unsafe { ngx_destroy_pool(pool) };
-        // SAFETY: the connection is ours since `own`, and nobody has closed it. This takes its events away and closes
+        // SAFETY: the connection is ours since `new`, and nobody has closed it. This takes its events away and closes
         // its descriptor.
         unsafe { ngx_close_connection(raw) };
     }
@@ -390,7 +388,7 @@ unsafe extern "C" fn happened(event: *mut ngx_event_t) {
     // SAFETY: the data of a connection's event is the connection (`ngx_get_connection()`).
     let data = unsafe { connection.as_ref() }.data;
     let Some(inner) = NonNull::new(data.cast::<Inner>()) else { return };
-    // SAFETY: `Socket::own` has put it there, and it closes the connection, or gives its events away, before it is
+    // SAFETY: `Socket::new` has put it there, and it closes the connection, or gives its events away, before it is
     // dropped. Waking only posts an event, so nothing is dropped below this.
     let inner = unsafe { inner.as_ref() };
     Cycle::with_current(|cycle| guard("an event of a call", cycle.log(), (), || inner.wake()));
