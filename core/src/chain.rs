@@ -432,7 +432,7 @@ impl<H: Host> Chain<H> {
                 Verdict::LocalResponse
             }
             Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok(returned) => match returned.value().map(Action::from_raw) {
+            Ok(returned) => match returned.value().map(|raw| Action::from_raw(raw, callback)) {
                 Some(Action::Pause) => {
                     self.count_event(at, callback, Event::Pause);
                     Verdict::Pause

@@ -244,8 +244,12 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     let Some(cycle) = NonNull::new(cycle) else { return ERROR };
     // SAFETY: nginx calls this with the cycle the process runs by.
     let cycle = unsafe { Cycle::new(cycle) };
-    guard("init_process", cycle.log(), ERROR, || {
-        if main_of(cycle).is_none_or(|main| worker::init(main, cycle)) { OK } else { ERROR }
+    // A worker that answers an error ends, and nginx does not start another one in its place.
+    guard("init_process", cycle.log(), OK, || {
+        if let Some(main) = main_of(cycle) {
+            worker::init(main);
+        }
+        OK
     })
 }
 

@@ -3,6 +3,7 @@
 //! nginx runs all of it in one thread for each process. A face is made from nginx's pointer in an entry that nginx
 //! calls, with a promise that is written there, and lives no longer than that entry. See docs/UNSAFE.md.
 
+pub(crate) mod again;
 pub(crate) mod chain;
 pub(crate) mod code;
 pub(crate) mod conf;

@@ -18,7 +18,10 @@ use weir_core::{
 use crate::{
     conf::Location,
     host::{Ngx, stream::RequestToken},
-    ngx::{deadline::Deadline, event::Wake, guard::guard_part, headers_in::HeadersIn, request::Request},
+    ngx::{
+        deadline::Deadline, event::Wake, guard::guard_part, headers_in::HeadersIn, log::Level,
+        request::Request,
+    },
 };
 
 pub(crate) mod io;
@@ -53,7 +56,15 @@ impl fmt::Debug for Stream {
 /// The request's filters could not be begun; this has been logged, or nginx has no memory. It must not be served
 /// without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotBegun;
+pub(crate) struct NotBegun {
+    /// Status to answer with.
+    pub(crate) status: u16,
+}
+
+impl NotBegun {
+    /// nginx has no memory, or no configuration of ours.
+    const FAILED: Self = Self { status: 500 };
+}
 
 impl Stream {
     fn new() -> Self {
@@ -81,13 +92,13 @@ impl Stream {
             }
             // Changes are to stay in the subrequest.
             if !HeadersIn::of(request).separate() {
-                return Err(NotBegun);
+                return Err(NotBegun::FAILED);
             }
         }
         let stream = live::take();
         if !request.tie(stream) {
             live::give_back(stream);
-            return Err(NotBegun);
+            return Err(NotBegun::FAILED);
         }
         stream.progress.client_sent_head.set(request.is_head());
         stream.io.set_bodies(location.bodies());
@@ -95,13 +106,21 @@ impl Stream {
             stream.progress.headers.set(Headers::Waiting);
             stream.deadline.begin(stream, time);
         } else {
-            stream.start_in(location)?;
+            stream.start_in(request, location)?;
         }
         Ok(Some(stream))
     }
 
-    fn start_in(&'static self, location: &Location) -> Result<(), NotBegun> {
-        let chain = location.begin(&self.token()).ok_or(NotBegun)?;
+    /// Begins the chain. Without one, where this process cannot run filters and the policy is to do without them, nobody
+    /// is called.
+    fn start_in(&'static self, request: Request<'_>, location: &Location) -> Result<(), NotBegun> {
+        let Some(chain) = location.begin(&self.token()) else {
+            request.log().write(
+                Level::Error,
+                "weir: this worker cannot run filters now, as it has said at level alert",
+            );
+            return location.policy().unavailable().map_or(Ok(()), |status| Err(NotBegun { status }));
+        };
         self.chain.replace(Some(chain));
         Ok(())
     }
@@ -112,13 +131,13 @@ impl Stream {
     /// # Errors
     /// [`NotBegun`]
     pub(crate) fn start(&'static self, request: Request<'_>) -> Result<bool, NotBegun> {
-        let location = request.location().ok_or(NotBegun)?;
+        let location = request.location().ok_or(NotBegun::FAILED)?;
         if !self.progress.waited_out.get() && location.wait(&self.token(), true).is_some() {
             return Ok(false);
         }
         self.deadline.cancel();
         self.progress.headers.set(Headers::Pending);
-        self.start_in(location)?;
+        self.start_in(request, location)?;
         Ok(true)
     }
 
@@ -167,6 +186,15 @@ impl Stream {
             self.wake();
         }
         verdict
+    }
+
+    /// A fault of ours, which has been logged, has left filters in a state that nobody knows: none is called any more.
+    /// The verdict is what the location's policy makes of that; `None` where there is no chain.
+    pub(crate) fn abandon(&self) -> Option<Verdict> {
+        match self.chain.try_borrow_mut() {
+            Ok(mut chain) => chain.as_mut().map(Chain::abandon),
+            Err(_) => Some(Verdict::Closed),
+        }
     }
 
     /// Whether the headers have got past the last filter.

@@ -1,6 +1,11 @@
 //! A worker: its shard of instances and its epoch thread, made when the worker starts and dropped when it ends.
 
-use std::{cell::RefCell, fmt, io, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    rc::Rc,
+    sync::Arc,
+};
 
 use rustix::{
     io::Errno,
@@ -21,6 +26,7 @@ use crate::{
     conf::{Main, calls::AllRules},
     host::{Ngx, root::Worker},
     ngx::{
+        again::Again,
         cycle::{Cycle, Process},
         log::Level,
         timer::Timers,
@@ -42,6 +48,10 @@ pub(crate) struct Runtime {
     /// Whether a process that runs requests writes down where guests' functions are.
     perf_map: bool,
     running: RefCell<Option<Running>>,
+    /// When a process that could not begin tries again.
+    again: Again,
+    /// It could not begin, and has said so.
+    has_failed: Cell<bool>,
 }
 
 /// What only a process that runs requests has.
@@ -66,7 +76,7 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// A runtime that does not run yet.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         engine: Arc<Engine>,
         plans: Arc<Plans<Ngx>>,
         root: Worker,
@@ -75,7 +85,8 @@ impl Runtime {
         calls: (Settings, Rc<AllRules>),
         perf_map: bool,
     ) -> Self {
-        Self { engine, plans, root, zones, rules, calls, perf_map, running: RefCell::new(None) }
+        let (running, again, has_failed) = (RefCell::new(None), Again::new(), Cell::new(false));
+        Self { engine, plans, root, zones, rules, calls, perf_map, running, again, has_failed }
     }
 
     /// Starts the epoch thread and makes the shard, if that has not been done.
@@ -97,6 +108,7 @@ impl Runtime {
             let timers = Rc::new(Timers::default());
             let shared = Shared::new(&self.zones);
             shared.join();
+            let watch = listen(&shared)?;
             let (settings, allowed) = &self.calls;
             let client = Client::new(settings.clone());
             let worker = self.root.sharing(Rc::clone(&shared)).with(Rc::clone(&timers));
@@ -106,7 +118,6 @@ impl Runtime {
             client.serve(&shard);
             shard.start();
             let perf_map = self.perf_map.then(|| write_perf_map(&self.plans)).flatten();
-            let watch = listen(&shared)?;
             *running = Some(Running { _watch: watch, shard, client, _ticker: ticker, _perf_map: perf_map });
         }
         Ok(())
@@ -117,25 +128,44 @@ impl Runtime {
         self.plans.symbols()
     }
 
-    /// The shard of this process.
+    /// Begins to run requests, or says why not, and tries again in time.
+    fn begin(&self) {
+        let started = self.start();
+        Cycle::with_current(|cycle| match started {
+            Ok(()) if self.has_failed.replace(false) => {
+                cycle.log().write(Level::Warn, "weir: this worker runs filters now");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if !self.has_failed.replace(true) {
+                    cycle.log().write(
+                        Level::Alert,
+                        format_args!(
+                            "weir: this worker cannot run filters; it tries again each second, and \"proxy_wasm_failure\" \
+                             says what becomes of requests meanwhile: {error}"
+                        ),
+                    );
+                }
+                self.again.begin();
+            }
+        });
+    }
+
+    /// The shard of this process; `None` while it cannot run filters, which has been logged.
     ///
     /// A worker has made it when it started. It is made here only where no `init_process` has run for this
-    /// configuration: without a master process, after a reload. `None`, and logged, when that fails.
+    /// configuration: without a master process, after a reload.
     pub(crate) fn shard(&self) -> Option<Rc<Shard<Ngx>>> {
         let running =
             |runtime: &Self| runtime.running.borrow().as_ref().map(|running| Rc::clone(&running.shard));
         if let Some(shard) = running(self) {
             return Some(shard);
         }
-        match self.start() {
-            Ok(()) => running(self),
-            Err(error) => {
-                Cycle::with_current(|cycle| {
-                    cycle.log().write(Level::Alert, format_args!("weir: cannot start: {error}"));
-                });
-                None
-            }
+        if self.again.is_set() {
+            return None;
         }
+        self.begin();
+        running(self)
     }
 
     /// Everything that this process has measured can be seen in its metrics, if it runs requests.
@@ -155,23 +185,26 @@ impl Runtime {
     }
 }
 
-/// A process begins to run requests by `main`. Answers whether it can; what is wrong has been logged.
-pub(crate) fn init(main: &Main, cycle: Cycle<'_>) -> bool {
+/// A process begins to run requests by `main`. Where it cannot run filters it serves what passes none.
+pub(crate) fn init(main: &Main) {
     // The cache manager and its loader never see a request.
     if Process::current() != Process::Server {
-        return true;
+        return;
     }
     if let Some(metrics) = main.metrics.get() {
         metrics.claim_row(std::process::id(), is_alive);
     }
     // Without a chain there is nothing to run.
-    let Some(runtime) = main.runtime.get() else { return true };
-    runtime
-        .start()
-        .inspect_err(|error| {
-            cycle.log().write(Level::Emerg, format_args!("weir: cannot start: {error}"));
-        })
-        .is_ok()
+    if let Some(runtime) = main.runtime.get() {
+        runtime.begin();
+    }
+}
+
+/// Some time after a process could not begin to run filters by `main`.
+pub(crate) fn start_again(main: &Main) {
+    if let Some(runtime) = main.runtime.get() {
+        runtime.begin();
+    }
 }
 
 /// Writes down where guests' functions are; what is wrong is logged, and stops nothing.

@@ -67,6 +67,7 @@ fn in_a_request() {
     let get = || Request::get("/");
     let post = || Request::post("/", "a body");
     let metrics = || Request::get("/metrics");
+    let calm = || Request::get("/calm");
     // What the client sees of it.
     let cases: &[(&str, &str, Make<'_>, Option<u16>)] = &[
         ("the rewrite phase", "closed", &get, Some(500)),
@@ -78,8 +79,15 @@ fn in_a_request() {
         ("a filter's callback:2", "open", &get, Some(200)),
         ("the request body filter", "closed", &post, Some(500)),
         ("the end of a request's body", "closed", &post, Some(500)),
-        ("the header filter", "closed", &get, None),
-        ("the body filter", "closed", &get, None),
+        ("the header filter", "closed", &get, Some(500)),
+        ("the header filter", "closed status=418", &post, Some(418)),
+        ("the header filter", "open", &get, Some(200)),
+        ("the body filter", "closed", &get, Some(500)),
+        ("the body filter", "closed status=418", &get, Some(418)),
+        ("the body filter", "open", &get, Some(500)),
+        // That of nothing that is filtered.
+        ("the header filter", "closed", &calm, Some(200)),
+        ("the body filter", "closed", &calm, Some(200)),
         ("the log phase", "closed", &get, Some(200)),
         ("the end of a request", "closed", &get, Some(200)),
         ("making an instance", "closed", &get, Some(200)),
@@ -107,7 +115,8 @@ fn in_a_request() {
 fn where_a_request_has_the_only_instance() {
     let first = [
         ("a filter's callback", Some(500)),
-        ("the body filter", None),
+        ("the header filter", Some(500)),
+        ("the body filter", Some(500)),
         ("the log phase", Some(200)),
         ("the end of a request", Some(200)),
     ];
@@ -330,18 +339,18 @@ fn where_processes_begin_and_end() {
     assert_eq!(status(&nginx, Request::get("/")), Some(200));
     assert_reported(entry, &nginx.stop());
 
-    // A worker that cannot begin ends; nginx does not try that again and again.
+    // nginx would start no other worker in the place of one that ends here.
     let entry = "init_process";
-    let conf = filtered("closed").main("master_process off;").environment("WEIR_PANIC_IN", entry);
-    let ended = Nginx::try_start(conf.workers(1)).expect_err("it cannot begin");
-    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    assert_reported(entry, &ended.log);
+    let nginx = start(entry, filtered("closed"));
+    assert_eq!(status(&nginx, Request::get("/")), Some(200));
+    let worker = nginx.worker_pid();
+    assert_survived(entry, worker, nginx);
 }
 
 /// Every entry that the module has is in one of these tests.
 #[test]
 fn all_entries_are_here() {
-    let tests = include_str!("panics.rs");
+    let tests = concat!(include_str!("panics.rs"), include_str!("workers.rs"));
     let mut folders = vec![paths::repository("ngx-glue/src")];
     let mut entries = 0;
     while let Some(folder) = folders.pop() {
@@ -352,7 +361,7 @@ fn all_entries_are_here() {
                 continue;
             }
             let text = fs::read_to_string(&path).expect("a source");
-            for call in ["guard(", "guard_part(", "enter("] {
+            for call in ["guard(", "guard_part(", "enter(", "enter_or("] {
                 for rest in text.split(call).skip(1) {
                     let Some(name) = rest.trim_start().strip_prefix('"') else { continue };
                     let name = &name[..name.find('"').expect("the end of a name")];

@@ -2,10 +2,14 @@
 
 use std::{
     collections::HashSet,
+    fs,
+    os::unix::process::CommandExt,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
+use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 use weir_tests::{Conf, Connection, Nginx, Protocol, Request, wait, wasm};
 
 fn conf() -> Conf {
@@ -97,7 +101,7 @@ fn a_location_has_its_own_error_log() {
     let _ = (nginx.get("/"), nginx.get("/quiet"));
     let prefix = nginx.prefix().to_owned();
     let own = wait::poll(|| {
-        let text = std::fs::read_to_string(prefix.join("own.log")).ok()?;
+        let text = fs::read_to_string(prefix.join("own.log")).ok()?;
         text.contains("A trace: on_delete").then_some(text)
     });
     let own = own.expect("the lines of A in its own log");
@@ -107,7 +111,7 @@ fn a_location_has_its_own_error_log() {
         !log.contains("A trace: on_request_headers") && !log.contains("B trace: on_request_headers"),
         "{log}"
     );
-    assert_eq!(std::fs::read_to_string(prefix.join("quiet.log")).expect("the log"), "");
+    assert_eq!(fs::read_to_string(prefix.join("quiet.log")).expect("the log"), "");
 }
 
 /// A filter that draws sixteen random bytes, in its configuration and for each request, which sees them in a header.
@@ -148,4 +152,53 @@ fn workers_draw_different_random_numbers() {
         assert_eq!(letters.len(), 16);
         assert!(drawn.insert(letters), "drawn twice");
     }
+}
+
+/// A worker that gets no thread serves what passes no filter, fails the rest by its policy, and filters as soon as it can.
+#[test]
+fn a_worker_without_a_thread() {
+    // A user that nothing else runs as: it has two processes or threads at most, one of which is not the worker's.
+    let users = fs::read_to_string("/etc/passwd").expect("users");
+    let user =
+        users.lines().find_map(|line| line.strip_prefix("games:")?.split(':').nth(1)?.parse::<u32>().ok());
+    // Only root can have workers of another user.
+    let Some(user) = user.filter(|_| geteuid().is_root()) else { return };
+    let mut nginx = Nginx::start(
+        Conf::new()
+            .guest("leak")
+            .workers(1)
+            .main("user games;")
+            .log_level("warn")
+            .environment("WEIR_PANIC_IN", "another start")
+            .server(
+                "location / { proxy_wasm leak; return 200 x; }
+                 location /status { proxy_wasm_failure closed status=418; proxy_wasm leak; return 200 x; }
+                 location /open { proxy_wasm_failure open; proxy_wasm leak; return 200 x; }
+                 location /plain { return 200 plain; }",
+            ),
+    );
+    nginx.tolerate("[alert]");
+    nginx.tolerate("exited on signal 9");
+    let mut other = Command::new("sleep").arg("1000").uid(user).spawn().expect("another process");
+    let master = i32::try_from(nginx.master_pid()).ok().and_then(Pid::from_raw);
+    let limit = Rlimit { current: Some(2), ..getrlimit(Resource::Nproc) };
+    prlimit(master, Resource::Nproc, limit).expect("a limit, which workers inherit");
+    let mark = nginx.mark();
+    nginx.kill(nginx.worker_pid());
+    let said = nginx.wait_for_log_since(mark, "this worker cannot run filters; ");
+    assert!(said.contains("[alert]") && said.contains("raise the limit of processes"), "{said}");
+    let status = |target: &str| nginx.get(target).status;
+    assert_eq!(nginx.get("/plain").text(), "plain");
+    assert_eq!([status("/"), status("/status"), status("/open")], [503, 418, 200]);
+    assert_eq!(nginx.get("/open").header("x-count"), None);
+    nginx.wait_for_log_since(mark, "this worker cannot run filters now");
+    // A bug is in the way when it tries again; then a request has it try.
+    nginx.wait_for_log_since(mark, "weir: bug in another start");
+    assert_eq!(status("/"), 503);
+    let worker = nginx.worker_pid();
+    other.kill().and_then(|()| other.wait()).expect("the other process ends");
+    nginx.wait_for_log_since(mark, "this worker runs filters now");
+    assert_filters(&nginx);
+    assert_eq!((nginx.get("/open").header("x-count"), nginx.worker_pid()), (Some("1"), worker));
+    assert_eq!(nginx.log_since(mark).matches("it tries again each second").count(), 1);
 }

@@ -2,6 +2,8 @@
 //!
 //! Source of every value: Proxy-Wasm specification v0.2.1, section "Types".
 
+use crate::filter::Callback;
+
 /// Makes an enum whose discriminants are the ABI's numbers, with a checked conversion from a guest's `i32`.
 macro_rules! abi_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal,)+ }) => {
@@ -123,17 +125,22 @@ pub enum Action {
 impl Action {
     /// The action a guest means: 0 continues, 1 pauses.
     ///
-    /// Envoy's SDKs have further values for headers (`StopAllIterationAndBuffer` and the like, 2 to 4):
-    /// all of them stop the iteration, so all of them pause.
+    /// The C++ SDK has further values, which stop the iteration: so they pause. But for `ContinueAndEndStream`, 2 from a
+    /// headers callback, which goes on.
     #[must_use]
-    pub const fn from_raw(raw: i32) -> Self {
-        if raw == 0 { Self::Continue } else { Self::Pause }
+    pub const fn from_raw(raw: i32, callback: Callback) -> Self {
+        let is_headers = matches!(callback, Callback::RequestHeaders | Callback::ResponseHeaders);
+        match raw {
+            0 => Self::Continue,
+            2 if is_headers => Self::Continue,
+            _ => Self::Pause,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, BufferType, LogLevel, MapType, StreamType};
+    use super::{Action, BufferType, Callback, LogLevel, MapType, StreamType};
 
     #[test]
     fn numbers_outside_the_specification_are_refused() {
@@ -156,8 +163,12 @@ mod tests {
 
     #[test]
     fn any_action_but_zero_pauses() {
-        assert_eq!(Action::from_raw(0), Action::Continue);
-        assert_eq!(Action::from_raw(1), Action::Pause);
-        assert_eq!(Action::from_raw(-7), Action::Pause);
+        let action =
+            |raw| [Callback::RequestHeaders, Callback::RequestBody].map(|at| Action::from_raw(raw, at));
+        assert_eq!(action(0), [Action::Continue; 2]);
+        for raw in [1, 3, 4, -7] {
+            assert_eq!(action(raw), [Action::Pause; 2], "{raw}");
+        }
+        assert_eq!(action(2), [Action::Continue, Action::Pause]);
     }
 }

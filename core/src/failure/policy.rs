@@ -29,13 +29,29 @@ impl Default for Policy {
 impl Policy {
     /// The status that a request is answered with whose filter failed of `cause`; `None` when it goes on.
     pub(crate) const fn status(self, cause: &Cause) -> Option<u16> {
-        match (self, cause) {
-            (Self::Open, _) => None,
-            (Self::Closed { status: Some(status) }, _) => Some(status),
-            (Self::Closed { status: None }, cause) => Some(match cause {
-                Cause::Unavailable(_) | Cause::Crowded(_) | Cause::Suspended(_) => UNAVAILABLE,
-                _ => FAILED,
-            }),
+        match cause {
+            Cause::Unavailable(_) | Cause::Crowded(_) | Cause::Suspended(_) => self.unavailable(),
+            _ => self.failed(),
+        }
+    }
+
+    /// The status that a request is answered with where no filter can be run now; `None` when it goes on without.
+    #[must_use]
+    pub const fn unavailable(self) -> Option<u16> {
+        self.status_or(UNAVAILABLE)
+    }
+
+    /// The status that a request is answered with whose filters have failed; `None` when it goes on without them.
+    #[must_use]
+    pub const fn failed(self) -> Option<u16> {
+        self.status_or(FAILED)
+    }
+
+    const fn status_or(self, default: u16) -> Option<u16> {
+        match self {
+            Self::Open => None,
+            Self::Closed { status: Some(status) } => Some(status),
+            Self::Closed { status: None } => Some(default),
         }
     }
 }
@@ -54,5 +70,6 @@ mod tests {
         let given = Policy::Closed { status: Some(429) };
         assert_eq!([given.status(&Cause::Refused), given.status(&suspended)], [Some(429); 2]);
         assert_eq!(Policy::Open.status(&Cause::Refused), None);
+        assert_eq!((Policy::default().unavailable(), Policy::Open.unavailable()), (Some(503), None));
     }
 }

@@ -110,6 +110,11 @@ impl Location {
         self.effective.get().map(|effective| &effective.calls)
     }
 
+    /// What becomes of requests whose filters fail.
+    pub(crate) fn policy(&self) -> Policy {
+        self.effective.get().map(|effective| effective.failure).unwrap_or_default()
+    }
+
     /// Lends what the block says, while it is read.
     pub(super) fn with_draft<T>(&self, edit: impl FnOnce(&mut Draft) -> T) -> T {
         edit(&mut self.draft.borrow_mut())

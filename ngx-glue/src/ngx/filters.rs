@@ -14,7 +14,7 @@ use super::{
     chain::Body,
     code::{ERROR, OK},
     conf::Conf,
-    guard::guard,
+    guard::{guard, guard_part},
     request::{Request, core_index},
 };
 use crate::phase;
@@ -119,6 +119,24 @@ unsafe fn enter(
     guard(name, request.log(), failure, || body(request))
 }
 
+/// The same, where an entry can do better than to fail: after a panic `recover` says what it answers.
+///
+/// # Safety
+/// nginx has called an entry with `raw`.
+unsafe fn enter_or(
+    name: &'static str,
+    raw: *mut ngx_http_request_t,
+    recover: impl for<'r> FnOnce(Request<'r>) -> ngx_int_t,
+    body: impl for<'r> FnOnce(Request<'r>) -> ngx_int_t,
+) -> ngx_int_t {
+    let Some(raw) = NonNull::new(raw) else { return ERROR };
+    // SAFETY: the request lives while nginx waits for the entry to return, and the face does not leave `body`, nor
+    // `recover`.
+    let request = unsafe { Request::new(raw) };
+    guard_part(name, request.log(), || body(request))
+        .unwrap_or_else(|| guard(name, request.log(), ERROR, || recover(request)))
+}
+
 /// The rewrite phase of a location.
 unsafe extern "C" fn on_request_headers(raw: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: this is an entry.
@@ -133,8 +151,9 @@ unsafe extern "C" fn on_log(raw: *mut ngx_http_request_t) -> ngx_int_t {
 
 /// The filter of response headers.
 unsafe extern "C" fn on_response_headers(raw: *mut ngx_http_request_t) -> ngx_int_t {
+    use phase::response_headers::{recover, run};
     // SAFETY: this is an entry.
-    unsafe { enter("the header filter", raw, ERROR, phase::response_headers::run) }
+    unsafe { enter_or("the header filter", raw, recover, run) }
 }
 
 /// The filter of response bodies.
@@ -144,8 +163,13 @@ unsafe extern "C" fn on_response_body(raw: *mut ngx_http_request_t, chain: *mut 
         let body = NonNull::new(chain).map(|chain| unsafe { Body::new(chain) });
         phase::response_body::run(request, body)
     };
+    let recover = |request: Request<'_>| {
+        // SAFETY: as above; a panic has ended `run`.
+        let body = NonNull::new(chain).map(|chain| unsafe { Body::new(chain) });
+        phase::response_body::recover(request, body)
+    };
     // SAFETY: this is an entry.
-    unsafe { enter("the body filter", raw, ERROR, run) }
+    unsafe { enter_or("the body filter", raw, recover, run) }
 }
 
 /// The filter of request bodies.

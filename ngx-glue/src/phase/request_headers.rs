@@ -44,7 +44,7 @@ pub(crate) fn run(request: Request<'_>) -> isize {
     }
     let stream = match Stream::begin(request, true) {
         Ok(None) => return DECLINED,
-        Err(_) => return INTERNAL_ERROR,
+        Err(failed) => return of_status(failed.status),
         Ok(Some(stream)) => stream,
     };
     if stream.progress().headers.get() == Headers::Waiting {
@@ -69,7 +69,7 @@ fn wait(stream: &'static Stream, request: Request<'_>) -> isize {
 /// A request that waits for an instance has been woken.
 pub(crate) fn begin_late(stream: &'static Stream, request: Request<'_>) -> Next {
     match stream.start(request) {
-        Err(_) => Next::Finalize(INTERNAL_ERROR),
+        Err(failed) => Next::Finalize(of_status(failed.status)),
         Ok(false) => Next::Wait,
         Ok(true) => match begin(stream, request) {
             // The phase comes by again, and sees how far it is.

@@ -10,7 +10,7 @@ use crate::{
         log::Level,
         request::Request,
     },
-    stream::{Sending, Stream},
+    stream::{Sending, Stream, local::Local},
 };
 
 /// The body filter.
@@ -28,6 +28,26 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
         }
         None => sending::write_out(stream, request),
     }
+}
+
+/// A fault of ours, which has been logged, has ended [`run`]. What has come of the body is lost: the response is an error
+/// where its headers have not left, and is closed short where they have.
+pub(crate) fn recover(request: Request<'_>, body: Option<Body<'_>>) -> isize {
+    let Some(stream) = request.stream() else { return request.pass_body(body) };
+    let progress = stream.progress();
+    if progress.bypass.get() || progress.sending.get() == Sending::Unseen {
+        return request.pass_body(body);
+    }
+    if !progress.keeps_headers() || stream.abandon() == Some(Verdict::Closed) {
+        return broken(stream, request);
+    }
+    if let Some(body) = body {
+        body.consume();
+    }
+    stream.io.lane(Direction::Response).discard();
+    let status = request.location().and_then(|location| location.policy().failed()).unwrap_or(500);
+    let local = Local::failure(request, status);
+    response_headers::as_body_filter(response_headers::show(stream, request, Some(local)))
 }
 
 /// Takes in a part of the body, from nginx or of a response of ours.

@@ -7,6 +7,7 @@ use weir_core::{
 
 use super::{response_body, sending};
 use crate::{
+    conf::Location,
     ngx::{
         chain::Body,
         code::{ERROR, OK, SENT},
@@ -27,7 +28,10 @@ pub(crate) fn run(request: Request<'_>) -> isize {
         None => match Stream::begin(request, false) {
             Ok(None) => return request.pass_headers(),
             Ok(Some(stream)) => (stream, true),
-            Err(_) => return ERROR,
+            Err(failed) => {
+                let Some(stream) = request.stream() else { return ERROR };
+                return show(stream, request, Some(Local::failure(request, failed.status)));
+            }
         },
     };
     let progress = stream.progress();
@@ -54,6 +58,29 @@ pub(crate) fn run(request: Request<'_>) -> isize {
             verdict => replacement_for(stream, request, verdict),
         },
         None => None,
+    };
+    show(stream, request, replacement)
+}
+
+/// A fault of ours, which has been logged, has ended [`run`]. Where the headers have not left, the response is one that
+/// the location's policy wants: an error, or what nginx has made, without filters.
+pub(crate) fn recover(request: Request<'_>) -> isize {
+    let Some(stream) = request.stream() else {
+        // Nothing has been begun: no response leaves without the filters that it should have passed.
+        let is_filtered = request.location().is_some_and(Location::has_chain);
+        return if is_filtered { ERROR } else { request.pass_headers() };
+    };
+    let progress = stream.progress();
+    if progress.sending.get() == Sending::Sent {
+        return ERROR;
+    }
+    let policy = request.location().map(Location::policy).unwrap_or_default();
+    let replacement = match stream.abandon() {
+        Some(Verdict::Closed) => return ERROR,
+        Some(verdict) => replacement_for(stream, request, verdict),
+        // It still waited for an instance, as the request for which nginx gives an answer of its own then.
+        None if progress.headers.get() == Headers::Waiting => None,
+        None => policy.failed().map(|status| Local::failure(request, status)),
     };
     show(stream, request, replacement)
 }
