@@ -117,7 +117,11 @@ pub(crate) static MAIN: [Directive<Main>; 51] = [
 
 /// What may stand in `http`, `server`, `location` and `if`.
 pub(crate) static LOCATIONS: [Directive<Location>; 22] = [
-    Directive::new(c"proxy_wasm", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::proxy_wasm),
+    Directive::new(
+        c"proxy_wasm",
+        LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
+        Location::proxy_wasm,
+    ),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
     Directive::new(c"proxy_wasm_snapshot", LOCATION | NGX_CONF_TAKE1, Location::snapshot),

@@ -221,7 +221,8 @@ fn arguments() {
             &["host not found"],
         ),
         case("no filter", location("proxy_wasm;"), "proxy_wasm;", &["number of arguments"]),
-        case("too much", location("proxy_wasm noop a b;"), "noop a b", &["number of arguments"]),
+        case("too much", location("proxy_wasm noop a root_id=b c;"), "=b c", &["number of arguments"]),
+        case("no quotes", location("proxy_wasm noop a b;"), "noop a b", &["root_id=", "\"b\"", "quoted"]),
         case("off and others", location("proxy_wasm off;\nproxy_wasm noop;"), "proxy_wasm noop", &["off"]),
         case("others and off", location("proxy_wasm noop;\nproxy_wasm off;"), "proxy_wasm off", &["off"]),
         case(

@@ -173,6 +173,18 @@ fn of_the_connection() {
     assert_eq!(int(&value(7)), 1, "inbound");
 }
 
+/// A module with several root contexts learns which one is meant before it makes it.
+#[test]
+fn the_root_id_of_a_directive() {
+    let nginx = Nginx::start(Conf::new().guest("properties").server(
+        "location / { proxy_wasm properties plugin_root_id root_id=one; return 200 x; }
+         location /none { proxy_wasm properties plugin_root_id; return 200 x; }",
+    ));
+    let root_id = |target: &str| property(&nginx.get(target), 0).map(|value| text(&value));
+    // An empty value has no bytes to point to, which the Rust SDK takes for none.
+    assert_eq!([root_id("/"), root_id("/none")], [Some("one".to_owned()), None]);
+}
+
 #[test]
 fn of_the_filter_and_of_nginx() {
     let origin = Origin::start(|_| Reply::text("x"));

@@ -64,8 +64,8 @@ fn requests_go_down_and_responses_come_up() {
 
 #[test]
 fn a_pause_holds_the_request_at_its_filter() {
-    // 2 to 4 are further ways to stop of Envoy's SDKs.
-    for action in [1, 2, 3, 4, -1] {
+    // 3 and 4 are further ways to stop of the C++ SDK.
+    for action in [1, 3, 4, -1] {
         let bench = abc("b", Callback::RequestHeaders, [returns(action)]);
         let mut chain = bench.begin(&bench.request());
         assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause, "{action}");
@@ -83,6 +83,15 @@ fn a_pause_holds_the_request_at_its_filter() {
         assert_eq!(chain.resume(Direction::Request, 1), Verdict::Continue);
         assert_eq!(traced(&bench), "", "nothing is left to resume");
     }
+}
+
+/// `ContinueAndEndStream` of the C++ SDK, which is no way to stop.
+#[test]
+fn a_headers_callback_that_answers_2_goes_on() {
+    let bench = abc("b", Callback::RequestHeaders, [returns(2)]);
+    let mut chain = bench.begin(&bench.request());
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Continue);
+    assert_eq!(traced(&bench), "aC bC cC aH bH cH");
 }
 
 #[test]

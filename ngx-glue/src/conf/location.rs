@@ -58,13 +58,15 @@ enum Uses {
     Filters(Vec<Rc<Use>>),
 }
 
-/// One `proxy_wasm NAME ['configuration'];`.
+/// One `proxy_wasm NAME ['configuration' [root_id=ID]];`.
 #[derive(Debug)]
 pub(crate) struct Use {
     /// The filter, as `module` declares it.
     pub(crate) name: String,
     /// What `on_configure` can read.
     pub(crate) configuration: Vec<u8>,
+    /// Which of the module's root contexts is meant, where it has several; empty for the one without a name.
+    pub(crate) root_id: String,
     /// Where the directive is.
     pub(crate) place: Place,
 }
@@ -157,7 +159,7 @@ impl Location {
         }
     }
 
-    /// `proxy_wasm NAME ['configuration'] | off;`
+    /// `proxy_wasm NAME ['configuration' [root_id=ID]] | off;`
     pub(crate) fn proxy_wasm(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         let mut draft = location.draft.borrow_mut();
         let name = conf.argument(0);
@@ -171,6 +173,7 @@ impl Location {
         let one = Rc::new(Use {
             name: filter_name(name)?,
             configuration: conf.argument(1).to_vec(),
+            root_id: conf.optional(2).map(root_id).transpose()?.unwrap_or_default(),
             place: conf.place(),
         });
         match draft.uses.get_or_insert_with(|| Uses::Filters(Vec::new())) {
@@ -354,6 +357,19 @@ fn limit(conf: &Conf<'_>, name: &str, status: &str) -> Result<Limit, Refusal> {
     Ok(Limit { size, stream })
 }
 
+/// `root_id=ID`
+fn root_id(argument: &[u8]) -> Result<String, Refusal> {
+    let id = argument.strip_prefix(b"root_id=").and_then(|id| String::from_utf8(id.to_vec()).ok());
+    id.ok_or_else(|| {
+        format!(
+            "invalid argument \"{}\" in \"proxy_wasm\" directive: what follows a configuration must be \"root_id=\" and \
+             a name in UTF-8; a configuration with spaces has to be quoted",
+            String::from_utf8_lossy(argument)
+        )
+        .into()
+    })
+}
+
 fn mixed() -> Refusal {
     Refusal::Sentence(
         "\"proxy_wasm off\" and filters exclude each other in the same block: remove one or the other"
@@ -375,6 +391,7 @@ mod tests {
             Rc::new(Use {
                 name: (*name).to_owned(),
                 configuration: Vec::new(),
+                root_id: String::new(),
                 place: Place::new(b"nginx.conf", 1),
             })
         };

@@ -220,7 +220,7 @@ impl Plugins {
         let plugin = Arc::new(Plugin {
             filter: Arc::clone(filter),
             configuration: one.configuration.clone(),
-            root_id: String::new(),
+            root_id: one.root_id.clone(),
             isolation,
             snapshot,
             singleton,
