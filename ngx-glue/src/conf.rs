@@ -4,6 +4,7 @@ pub(crate) mod bodies;
 pub(crate) mod calls;
 mod failure;
 mod foreign;
+mod given;
 mod limits;
 pub(crate) mod location;
 pub(crate) mod main;

@@ -54,7 +54,7 @@ const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
 pub(crate) static MAIN: [Directive<Main>; 51] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
-    Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Main::module),
+    Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
     Directive::new(c"instances", WASM | ONE_TO_FOUR, Main::instances),
     Directive::new(c"memory_limit", WASM | NGX_CONF_TAKE1, Main::memory_limit),
@@ -117,11 +117,7 @@ pub(crate) static MAIN: [Directive<Main>; 51] = [
 
 /// What may stand in `http`, `server`, `location` and `if`.
 pub(crate) static LOCATIONS: [Directive<Location>; 22] = [
-    Directive::new(
-        c"proxy_wasm",
-        LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
-        Location::proxy_wasm,
-    ),
+    Directive::new(c"proxy_wasm", LOCATION | ONE_TO_FOUR, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
     Directive::new(c"proxy_wasm_snapshot", LOCATION | NGX_CONF_TAKE1, Location::snapshot),

@@ -185,6 +185,23 @@ fn the_root_id_of_a_directive() {
     assert_eq!([root_id("/"), root_id("/none")], [Some("one".to_owned()), None]);
 }
 
+/// nginx's own words are too short for it.
+#[test]
+fn a_configuration_in_a_file() {
+    let long = |last: &str| format!("request.method{}{last}", " ".repeat(1 << 20));
+    let conf = |last: &str| {
+        Conf::new()
+            .guest("properties")
+            .file("long.txt", long(last))
+            .server("location / { proxy_wasm properties '' root_id=one file=long.txt; return 200 x; }")
+    };
+    let mut nginx = Nginx::start(conf("request.path"));
+    let last = |nginx: &Nginx| property(&nginx.get("/x"), 1).map(|value| text(&value));
+    assert_eq!(last(&nginx).as_deref(), Some("/x"));
+    nginx.reload(conf("plugin_root_id"));
+    assert_eq!(last(&nginx).as_deref(), Some("one"));
+}
+
 #[test]
 fn of_the_filter_and_of_nginx() {
     let origin = Origin::start(|_| Reply::text("x"));

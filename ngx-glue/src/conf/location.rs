@@ -16,6 +16,7 @@ use super::{
     Refusal,
     bodies::{Bodies, Limit},
     failure,
+    given::Given,
     main::{Main, filter_name},
     place::Place,
 };
@@ -58,7 +59,7 @@ enum Uses {
     Filters(Vec<Rc<Use>>),
 }
 
-/// One `proxy_wasm NAME ['configuration' [root_id=ID]];`.
+/// One `proxy_wasm NAME ['configuration' [file=PATH] [root_id=ID]];`.
 #[derive(Debug)]
 pub(crate) struct Use {
     /// The filter, as `module` declares it.
@@ -159,7 +160,7 @@ impl Location {
         }
     }
 
-    /// `proxy_wasm NAME ['configuration' [root_id=ID]] | off;`
+    /// `proxy_wasm NAME ['configuration' [file=PATH] [root_id=ID]] | off;`
     pub(crate) fn proxy_wasm(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
         let mut draft = location.draft.borrow_mut();
         let name = conf.argument(0);
@@ -170,10 +171,11 @@ impl Location {
                 Some(Uses::Filters(_)) => Err(mixed()),
             };
         }
+        let given = Given::read(conf, 1)?;
         let one = Rc::new(Use {
             name: filter_name(name)?,
-            configuration: conf.argument(1).to_vec(),
-            root_id: conf.optional(2).map(root_id).transpose()?.unwrap_or_default(),
+            configuration: given.configuration,
+            root_id: given.root_id,
             place: conf.place(),
         });
         match draft.uses.get_or_insert_with(|| Uses::Filters(Vec::new())) {
@@ -355,19 +357,6 @@ fn limit(conf: &Conf<'_>, name: &str, status: &str) -> Result<Limit, Refusal> {
         }
     };
     Ok(Limit { size, stream })
-}
-
-/// `root_id=ID`
-fn root_id(argument: &[u8]) -> Result<String, Refusal> {
-    let id = argument.strip_prefix(b"root_id=").and_then(|id| String::from_utf8(id.to_vec()).ok());
-    id.ok_or_else(|| {
-        format!(
-            "invalid argument \"{}\" in \"proxy_wasm\" directive: what follows a configuration must be \"root_id=\" and \
-             a name in UTF-8; a configuration with spaces has to be quoted",
-            String::from_utf8_lossy(argument)
-        )
-        .into()
-    })
 }
 
 fn mixed() -> Refusal {

@@ -15,8 +15,8 @@ use weir_core::{
 };
 
 use super::{
-    Refusal, calls::CallsBlock, failure::Draft, limits::Limits, location::Effective, metrics::MetricsBlock,
-    place::Place, zones::Zone,
+    Refusal, calls::CallsBlock, failure::Draft, given::Given, limits::Limits, location::Effective,
+    metrics::MetricsBlock, place::Place, zones::Zone,
 };
 use crate::{
     ngx::{
@@ -160,7 +160,7 @@ impl Main {
         }
     }
 
-    /// `module NAME PATH ['configuration'];`
+    /// `module NAME PATH ['configuration' [file=PATH]];`
     pub(crate) fn module(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let name = filter_name(conf.argument(0))?;
         if name == "off" {
@@ -171,7 +171,10 @@ impl Main {
             );
         }
         let path = conf.cycle().full_path(conf.argument(1)).ok_or(Refusal::Logged)?;
-        let configuration = conf.argument(2).to_vec();
+        let Given { configuration, root_id } = Given::read(conf, 2)?;
+        if !root_id.is_empty() {
+            return Err("\"root_id=\" belongs to \"proxy_wasm\": a module has several".to_owned().into());
+        }
         let place = conf.place();
         main.with_block(|block| {
             if let Some(first) = block.modules.iter().find(|module| module.name == name) {
