@@ -4,7 +4,7 @@
 
 use wasmtime::{Caller, ExternType, FuncType, Linker, Module, ValType};
 
-use crate::{host::Host, instance::State, wasi};
+use crate::{filter::exports::signature, host::Host, instance::State, wasi};
 
 pub mod docs;
 pub mod pairs;
@@ -322,7 +322,7 @@ fn wasi_rows<H: Host>(rows: &mut Vec<Entry<H>>) {
 /// A linker that has what one module imports.
 pub(crate) struct Linked<H: Host> {
     pub(crate) linker: Linker<State<H>>,
-    /// Imports that no version of the ABI has: linked to a function that traps.
+    /// Imports that no version of the ABI has, in words: linked to a function that traps.
     pub(crate) unknown: Vec<String>,
 }
 
@@ -345,7 +345,16 @@ pub(crate) fn link<H: Host>(engine: &wasmtime::Engine, module: &Module) -> wasmt
         }
         let name = format!("{}.{}", import.module(), import.name());
         let text = format!("called {name}, which no version of the ABI has in this form");
-        linked.unknown.push(name);
+        let known = table.iter().find(|row| row.module == from && row.name == import.name());
+        linked.unknown.push(match known {
+            Some(row) => format!(
+                "\"{name}\" as {}, but the ABI has it as ({}){}",
+                signature(&ty),
+                row.params.join(", "),
+                if row.returns { " -> i32" } else { "" }
+            ),
+            None => format!("\"{name}\", which no version of the ABI has"),
+        });
         linked.linker.func_new(import.module(), import.name(), ty, move |_, _, _| {
             Err(wasmtime::Error::msg(text.clone()))
         })?;

@@ -133,13 +133,8 @@ impl<H: Host> Filter<H> {
         let exports = Exports::resolve(module).map_err(unfit)?;
         let linked = abi::link::<H>(engine.wasmtime(), module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
-        for name in &linked.unknown {
-            say(
-                LogLevel::Warn,
-                format!(
-                    "imports \"{name}\", which no version of the ABI has: a call of it will end the instance"
-                ),
-            );
+        for unknown in &linked.unknown {
+            say(LogLevel::Warn, format!("imports {unknown}: a call of it will end the instance"));
         }
         let pre = linked
             .linker

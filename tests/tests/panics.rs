@@ -279,27 +279,6 @@ fn where_calls_are_run_and_woken() {
     }
 }
 
-/// What we keep of a connection ends with it, in an entry of its own.
-#[test]
-fn when_nginx_closes_a_connection_that_it_keeps() {
-    let origin = weir_tests::raw::Listener::start();
-    let entry = "the end of a kept connection";
-    let conf = calling("").http("upstream up { server @A@; keepalive 2; }").set("A", origin.address());
-    let nginx = start(entry, conf);
-    let worker = nginx.worker_pid();
-    for _ in 0..2 {
-        thread::scope(|scope| {
-            let client = scope.spawn(|| status(&nginx, call(&json!({"upstream": "up"}))));
-            let mut connection = origin.accept();
-            connection.write("HTTP/1.1 204 No Content\r\n\r\n");
-            // It rests before it is closed by its other side.
-            assert_eq!(client.join().expect("the client"), Some(200));
-        });
-        nginx.wait_for_log(&format!("weir: bug in {entry}: "));
-    }
-    assert_survived(entry, worker, nginx);
-}
-
 #[test]
 fn while_a_configuration_is_read() {
     let entries =

@@ -200,7 +200,8 @@ fn resolve_name(module: &Module, callback: Callback, name: &str) -> Result<Optio
     }
 }
 
-fn signature(ty: &FuncType) -> String {
+/// A function's type in words.
+pub(crate) fn signature(ty: &FuncType) -> String {
     let list = |types: &mut dyn Iterator<Item = ValType>| {
         types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
     };
