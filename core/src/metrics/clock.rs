@@ -8,6 +8,7 @@
 
 use std::{
     num::NonZeroU64,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -38,16 +39,13 @@ impl Moment {
 pub(crate) struct Clock {
     /// Nanoseconds for each 2^32 ticks of the counter; 0 where the system's clock is read.
     scale: u64,
-    /// Where the system's clock counts from.
-    start: Instant,
 }
 
 impl Clock {
     /// Measures the counter's rate, which takes 1 ms.
     pub(crate) fn new() -> Self {
-        let start = Instant::now();
         if !counter::is_steady() {
-            return Self { scale: 0, start };
+            return Self { scale: 0 };
         }
         let (begin, before) = (Instant::now(), counter::read());
         let elapsed = loop {
@@ -59,17 +57,13 @@ impl Clock {
         };
         let ticks = u128::from(counter::read().wrapping_sub(before)).max(1);
         let scale = u64::try_from((elapsed.as_nanos() << 32) / ticks).unwrap_or(0);
-        Self { scale, start }
+        Self { scale }
     }
 
     /// Now.
     #[inline]
     pub(crate) fn now(self) -> Moment {
-        if self.scale == 0 {
-            let since = u64::try_from(self.start.elapsed().as_nanos());
-            return Moment::new(since.unwrap_or(u64::MAX));
-        }
-        Moment::new(counter::read())
+        Moment::new(if self.scale == 0 { system() } else { counter::read() })
     }
 
     /// Nanoseconds since `moment`.
@@ -87,6 +81,13 @@ impl Clock {
         let nanoseconds = (u128::from(ticks) * u128::from(self.scale)) >> 32;
         u64::try_from(nanoseconds).unwrap_or(u64::MAX)
     }
+}
+
+/// Nanoseconds of the system's clock, since it was read first.
+#[cold]
+fn system() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The processor's counter.
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn without_a_counter_the_systems_clock_is_read() {
-        let clock = Clock { scale: 0, start: Instant::now() };
+        let clock = Clock { scale: 0 };
         let moment = clock.now();
         std::hint::black_box(Clock::new());
         assert!(clock.since(moment) > 0);

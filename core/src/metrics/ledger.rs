@@ -31,8 +31,9 @@ pub(super) fn clock() -> Clock {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     metrics: Arc<Metrics>,
-    /// `None` where callbacks are not timed.
-    clock: Option<Clock>,
+    /// Whether callbacks are timed.
+    timed: bool,
+    clock: Clock,
     len: Cell<usize>,
     words: Box<[Cell<u64>; ROOM]>,
 }
@@ -40,14 +41,20 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// An empty one of this process.
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        let clock = metrics.options().callbacks.then(clock);
-        Self { metrics, clock, len: Cell::new(0), words: Box::new([const { Cell::new(0) }; ROOM]) }
+        let timed = metrics.options().callbacks;
+        Self {
+            metrics,
+            timed,
+            clock: clock(),
+            len: Cell::new(0),
+            words: Box::new([const { Cell::new(0) }; ROOM]),
+        }
     }
 
     /// Now; `None` where callbacks are not timed.
     #[inline]
     pub(crate) fn now(&self) -> Option<Moment> {
-        self.clock.map(Clock::now)
+        self.timed.then(|| self.clock.now())
     }
 
     /// Something lasted from `begun` to `ended`: it goes into `histogram`, in nanoseconds. Answers whether it is the first
@@ -69,11 +76,10 @@ impl Ledger {
     /// Writes everything down.
     #[inline(never)]
     pub(crate) fn settle(&self) {
-        let Some(clock) = self.clock else { return };
         for word in self.words.iter().take(self.len.replace(0)) {
             let word = word.get();
             let Ok(histogram) = u32::try_from(word >> TICKS) else { continue };
-            self.metrics.observe(Id(histogram), clock.nanoseconds(word & ((1 << TICKS) - 1)));
+            self.metrics.observe(Id(histogram), self.clock.nanoseconds(word & ((1 << TICKS) - 1)));
         }
     }
 }
