@@ -74,6 +74,7 @@ impl Socket {
         self.0.raw
     }
 
+    #[cfg(ngx_feature = "ssl")]
     pub(super) fn inner(&self) -> &Inner {
         &self.0
     }
@@ -154,6 +155,7 @@ impl Socket {
 }
 
 impl Inner {
+    #[cfg(ngx_feature = "ssl")]
     pub(super) const fn raw(&self) -> NonNull<ngx_connection_t> {
         self.raw
     }
