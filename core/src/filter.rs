@@ -30,6 +30,7 @@ pub mod inspect;
 pub(crate) mod instrument;
 pub(crate) mod quota;
 pub mod symbols;
+mod text;
 
 pub use exports::Callback;
 pub use inspect::AbiVersion;
@@ -44,7 +45,7 @@ use quota::Quota;
 pub struct FilterSpec {
     /// Name that `proxy_wasm` refers to.
     pub name: String,
-    /// The `.wasm` file.
+    /// The `.wasm` file, or a `.wat` one.
     pub path: PathBuf,
     /// Bytes that `on_vm_start` reads.
     pub configuration: Vec<u8>,
@@ -62,8 +63,10 @@ pub enum LoadError {
     Read { path: PathBuf, error: io::Error },
     #[error("\"{}\" has more than {} MiB: is it really a filter?", path.display(), MAX_MODULE_BYTES >> 20)]
     TooLarge { path: PathBuf },
-    #[error("\"{}\" is not WebAssembly: its first four bytes should be \"\\0asm\"; give the path of a compiled .wasm file (the text format has to be compiled first)", path.display())]
+    #[error("\"{}\" is not WebAssembly: its first four bytes should be \"\\0asm\", or it should be a module in the text format; give the path of a compiled .wasm file", path.display())]
     NotWasm { path: PathBuf },
+    #[error("\"{}\" is no module in WebAssembly's text format: {error}", path.display())]
+    Text { path: PathBuf, error: String },
     #[error("\"{}\" is a WebAssembly component, not a core module: build the filter for a target like wasm32-wasip1, not wasm32-wasip2", path.display())]
     Component { path: PathBuf },
     #[error("\"{}\" does not compile: {error:#}", path.display())]
@@ -228,7 +231,7 @@ impl<H: Host> fmt::Debug for Filter<H> {
     }
 }
 
-/// Reads the file and tells what is not a core module by its first eight bytes.
+/// Reads the file, makes text binary, and tells what is not a core module by its first eight bytes.
 fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::Read { path: path.to_owned(), error };
     // Opening a pipe would wait for somebody to write into it, and a device may never end.
@@ -241,6 +244,9 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
     let path = path.to_owned();
     if wasm.len() as u64 > MAX_MODULE_BYTES {
         return Err(LoadError::TooLarge { path });
+    }
+    if text::is_text(&wasm) {
+        wasm = text::assemble(&wasm).map_err(|error| LoadError::Text { path: path.clone(), error })?;
     }
     match wasm.get(..8) {
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Ok(wasm),

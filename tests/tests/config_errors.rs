@@ -70,7 +70,8 @@ fn files_that_are_no_filters() {
         ),
         case("a folder", Conf::new().wasm("module broken guests;"), MODULE, &["guests", "no regular file"]),
         case("empty", with_module(""), MODULE, &["not WebAssembly", "the.wasm"]),
-        case("text", with_module("(module)"), MODULE, &["not WebAssembly", "compiled"]),
+        case("text", with_module("(module\n (func (export \"a\") (call $b)))"), MODULE, &["text format", "line 2"]),
+        case("no filter", with_module("(module)"), MODULE, &["proxy_abi_version"]),
         case(
             "something else",
             with_module(vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0]),

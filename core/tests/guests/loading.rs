@@ -46,7 +46,8 @@ fn unfit(text: &str) -> Unfit {
 fn what_is_no_core_module_is_named() {
     assert!(matches!(refused(b""), LoadError::NotWasm { .. }));
     assert!(matches!(refused(b"\0asm\x01\0\0"), LoadError::NotWasm { .. }), "cut short");
-    assert!(matches!(refused(b"(module)"), LoadError::NotWasm { .. }), "the text format");
+    assert!(matches!(refused(b"(module"), LoadError::Text { .. }), "the text format, cut short");
+    assert!(matches!(refused(b"(module)"), LoadError::Unfit { .. }), "the text format");
     assert!(matches!(refused(b"\0asm\x02\0\0\0"), LoadError::NotWasm { .. }), "a version to come");
     let component = wat::parse_str("(component)").expect("well-formed");
     let error = refused(&component);
