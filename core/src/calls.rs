@@ -10,8 +10,6 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
-    hash::BuildHasherDefault,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -19,11 +17,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    context::{ContextId, IdHasher},
+    context::ContextId,
     filter::Callback,
     host::{
         Host,
-        calls::{CallEvent, CallToken},
+        calls::{ByCall, CallEvent, CallToken},
     },
     instance::{Instance, answer::Answer},
     metrics::{
@@ -116,7 +114,7 @@ pub(crate) enum Received<H: Host> {
 /// The calls of a worker.
 #[derive(Debug)]
 pub(crate) struct Pending<H: Host> {
-    waiting: RefCell<HashMap<CallToken, Waiting<H>, BuildHasherDefault<IdHasher>>>,
+    waiting: RefCell<ByCall<Waiting<H>>>,
     next: Cell<u32>,
     metrics: CallMetrics,
 }

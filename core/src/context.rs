@@ -11,7 +11,7 @@ use crate::{host::calls::CallToken, plan::Plugin};
 mod calls;
 mod streams;
 
-pub(crate) use streams::IdHasher;
+pub use streams::IdHasher;
 use streams::Streams;
 
 /// Number of a context, unique in its instance. 0 is nobody: the parent of root contexts.

@@ -17,14 +17,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     rc::{Rc, Weak},
     time::Duration,
 };
 
 use weir_core::{
-    host::calls::{CallError, CallEvent, CallFailure, CallToken, GrpcCall, HttpCall},
+    host::calls::{ByCall, CallError, CallEvent, CallFailure, CallToken, GrpcCall, HttpCall},
     shard::Shard,
 };
 
@@ -36,6 +36,7 @@ use crate::{
             address::Address,
             lookup::{Lookup, Resolver},
             servers::Servers,
+            shadow::Shadows,
             tls::{Tls, sessions::Sessions},
         },
         request::Request,
@@ -94,8 +95,9 @@ pub(crate) struct Client {
     settings: Settings,
     resolver: Option<Resolver>,
     room: Rc<Room>,
-    upstreams: HashMap<Box<[u8]>, Servers>,
-    live: RefCell<HashMap<CallToken, Live>>,
+    upstreams: BTreeMap<Box<[u8]>, Servers>,
+    live: RefCell<ByCall<Live>>,
+    shadows: Shadows,
     idle: Idle,
     shared: Shared,
     received: Received,
@@ -149,6 +151,7 @@ impl Client {
             resolver,
             room: Room::new(),
             upstreams,
+            shadows: Shadows::default(),
             live: RefCell::default(),
             shared: Shared::default(),
             received: Received::default(),

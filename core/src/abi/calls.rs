@@ -29,13 +29,15 @@ pub(super) fn timeout<H: Host>(state: &State<H>, milliseconds: i32) -> Duration 
 
 /// Whether all `pairs` may be sent, as those of `map`.
 pub(super) fn check(map: MapType, pairs: Pairs<'_>) -> Result<(), CallError> {
-    for (name, value) in pairs.iter() {
-        maps::check(map, name, value).map_err(|error| {
-            let name = name.get(..64).unwrap_or(name).escape_ascii();
-            CallError::Refused(format!("header \"{name}\": {error}").into())
-        })?;
-    }
-    Ok(())
+    pairs.iter().try_for_each(|(name, value)| check_pair(map, name, value))
+}
+
+/// Whether one pair may be sent, as one of `map`.
+pub(super) fn check_pair(map: MapType, name: &[u8], value: &[u8]) -> Result<(), CallError> {
+    maps::check(map, name, value).map_err(|error| {
+        let name = name.get(..64).unwrap_or(name).escape_ascii();
+        CallError::Refused(format!("header \"{name}\": {error}").into())
+    })
 }
 
 /// Whether `text` can stand in a request line: not empty, visible ASCII, or bytes that are none.

@@ -3,7 +3,7 @@
 use wasmtime::Caller;
 
 use super::{
-    calls::{check, is_visible, not_made, timeout},
+    calls::{check, check_pair, is_visible, not_made, timeout},
     maps,
     memory::{parts, put_u32, range, slice},
     pairs::Pairs,
@@ -57,27 +57,24 @@ fn request<'a>(
     body: &'a [u8],
     trailers: Pairs<'a>,
 ) -> Result<HttpCall<'a>, CallError> {
-    check(MapType::HttpRequestHeaders, headers)?;
+    let pseudo = pseudo_headers(headers)?;
     check(MapType::HttpRequestTrailers, trailers)?;
-    let get = |wanted: &str| {
-        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).map(|(_, value)| value)
-    };
-    let required = |wanted: &'static str| {
-        let value = get(wanted).filter(|value| !value.is_empty());
-        value.ok_or_else(|| CallError::Refused(format!("it has no \"{wanted}\"").into()))
+    let required = |value: Option<&'a [u8]>, name: &str| {
+        let value = value.filter(|value| !value.is_empty());
+        value.ok_or_else(|| CallError::Refused(format!("it has no \"{name}\"").into()))
     };
     // Envoy asks for it to be there, so there are guests that leave it empty.
-    let authority = match get(":authority") {
+    let authority = match pseudo.authority {
         Some([]) if upstream.starts_with(b"unix:") => b"localhost",
         Some([]) => upstream,
-        _ => required(":authority")?,
+        authority => required(authority, ":authority")?,
     };
     let call = HttpCall {
         upstream,
-        method: required(":method")?,
-        path: required(":path")?,
+        method: required(pseudo.method, ":method")?,
+        path: required(pseudo.path, ":path")?,
         authority,
-        scheme: get(":scheme"),
+        scheme: pseudo.scheme,
         headers: CallFields::new(headers),
         body,
         trailers: CallFields::new(trailers),
@@ -91,4 +88,31 @@ fn request<'a>(
         return Err(CallError::Refused("its path or authority has spaces or control characters".into()));
     }
     Ok(call)
+}
+
+/// The first of each pseudo-header that there is.
+#[derive(Debug, Default)]
+struct PseudoHeaders<'a> {
+    method: Option<&'a [u8]>,
+    path: Option<&'a [u8]>,
+    authority: Option<&'a [u8]>,
+    scheme: Option<&'a [u8]>,
+}
+
+/// Those among `headers`, all of which are checked on the way.
+fn pseudo_headers(headers: Pairs<'_>) -> Result<PseudoHeaders<'_>, CallError> {
+    let mut found = PseudoHeaders::default();
+    for (name, value) in headers.iter() {
+        check_pair(MapType::HttpRequestHeaders, name, value)?;
+        let Some(b':') = name.first() else { continue };
+        // `check_pair` knows no others.
+        let place = match name.len() {
+            5 => &mut found.path,
+            10 => &mut found.authority,
+            7 if name.eq_ignore_ascii_case(b":method") => &mut found.method,
+            _ => &mut found.scheme,
+        };
+        place.get_or_insert(value);
+    }
+    Ok(found)
 }

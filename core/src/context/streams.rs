@@ -10,9 +10,9 @@ use std::{
 /// Most contexts in the row.
 const ROW: usize = 8;
 
-/// Ids are made here and unique, so they need no hashing.
+/// For numbers that are given here, each once, so that nobody can choose them: they need no hashing.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {

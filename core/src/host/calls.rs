@@ -31,11 +31,11 @@
 //! `calls` (directive `calls_limit`), `call_response` (`call_response_limit`), `call_timeout` (`call_timeout`). Core
 //! hands what applies to a call over with it.
 
-use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt, hash::BuildHasherDefault, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 
-use crate::abi::pairs::Pairs;
+use crate::{abi::pairs::Pairs, context::IdHasher};
 
 mod fields;
 
@@ -58,6 +58,9 @@ impl CallToken {
         self.0
     }
 }
+
+/// Something for each of the calls that live.
+pub type ByCall<T> = HashMap<CallToken, T, BuildHasherDefault<IdHasher>>;
 
 impl fmt::Display for CallToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

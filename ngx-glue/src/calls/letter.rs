@@ -110,7 +110,8 @@ fn push_fields(text: &mut Vec<u8>, fields: CallFields<'_>) -> Result<(), String>
 /// Adds a field. That its name is a token is core's promise; values have no NUL, CR or LF, and no other control
 /// characters after this.
 fn push_field(text: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), String> {
-    if value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
+    // Without a branch between bytes: that is what vector instructions are for.
+    if value.iter().fold(false, |bad, byte| bad | matches!(byte, 0..=8 | 10..=31 | 127)) {
         return Err(invalid(name, value));
     }
     let begin = text.len();
@@ -132,9 +133,14 @@ pub(super) fn push_path(text: &mut Vec<u8>, path: &[u8]) -> Option<()> {
     }
     // A fragment is not sent (RFC 9110, 4.2.5).
     let path = path.split(|byte| *byte == b'#').next().unwrap_or_default();
+    let is_escaped = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f..);
+    if !path.iter().fold(false, |any, byte| any | is_escaped(byte)) {
+        text.extend_from_slice(path);
+        return Some(());
+    }
     for byte in path {
         match byte {
-            b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f.. => {
+            byte if is_escaped(byte) => {
                 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
                 text.push(b'%');
                 text.push(DIGITS[usize::from(byte >> 4)]);

@@ -44,9 +44,11 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct Seat {
     generation: u64,
+    /// Whether there is a task.
+    is_taken: bool,
     /// `None` while it is polled, and when there is none.
     task: Option<Task>,
-    /// By which it is woken; there as long as the task is.
+    /// By which it is woken; the next task has the same one, if nobody else holds it any more.
     alarm: Option<Arc<Alarm>>,
 }
 
@@ -102,7 +104,7 @@ impl Room {
 
     /// How many tasks live.
     pub(crate) fn len(&self) -> usize {
-        self.seats.borrow().iter().filter(|seat| seat.alarm.is_some()).count()
+        self.seats.borrow().iter().filter(|seat| seat.is_taken).count()
     }
 
     /// Begins a task; it is polled in the next turn.
@@ -117,7 +119,11 @@ impl Room {
             seat.generation += 1;
             id.generation = seat.generation;
             let alarm = Alarm { room: self.number.get(), task: id, is_ringing: AtomicBool::new(true) };
-            seat.alarm = Some(Arc::new(alarm));
+            match seat.alarm.as_mut().and_then(Arc::get_mut) {
+                Some(old) => *old = alarm,
+                None => seat.alarm = Some(Arc::new(alarm)),
+            }
+            seat.is_taken = true;
             seat.task = Some(Box::pin(task));
         }
         drop(seats);
@@ -137,7 +143,7 @@ impl Room {
         loop {
             let all: Vec<TaskId> = {
                 let seats = self.seats.borrow();
-                let taken = seats.iter().enumerate().filter(|(_, seat)| seat.alarm.is_some());
+                let taken = seats.iter().enumerate().filter(|(_, seat)| seat.is_taken);
                 taken.map(|(index, seat)| TaskId { index, generation: seat.generation }).collect()
             };
             if all.is_empty() {
@@ -151,7 +157,9 @@ impl Room {
     fn vacate(&self, id: TaskId) -> Option<Task> {
         let mut seats = self.seats.borrow_mut();
         let seat = seats.get_mut(id.index).filter(|seat| seat.generation == id.generation)?;
-        seat.alarm.take()?;
+        if !std::mem::take(&mut seat.is_taken) {
+            return None;
+        }
         self.free.borrow_mut().push(id.index);
         seat.task.take()
     }
@@ -179,7 +187,7 @@ impl Room {
         }
         let mut seats = self.seats.borrow_mut();
         match seats.get_mut(id.index) {
-            Some(seat) if seat.generation == id.generation && seat.alarm.is_some() => seat.task = Some(task),
+            Some(seat) if seat.generation == id.generation && seat.is_taken => seat.task = Some(task),
             // It was aborted while it was polled.
             _ => {
                 drop(seats);

@@ -50,7 +50,7 @@ impl Client {
             if !maker.rules.allows_name(&upstream.to_ascii_lowercase()) {
                 return Err(refused());
             }
-            let shadow = Shadow::new(*servers, maker.request);
+            let shadow = Shadow::new(&self.shadows, *servers, maker.request);
             let shadow = shadow.map_err(|error| CallError::Overloaded(error.to_string().into()))?;
             return Ok(Way::Peers(Peers::Balanced(shadow)));
         }

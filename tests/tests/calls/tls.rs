@@ -159,6 +159,29 @@ fn calls_over_http2_have_bounds() {
 }
 
 #[test]
+fn over_http2_what_may_have_been_done_is_not_done_twice() {
+    let authority = Authority::new();
+    let conf = conf(&authority, TRUSTED, "http2 on; location = /gone { return 444; }")
+        .http(
+            "upstream two { server unix:@PREFIX@/tls.sock max_fails=0; server unix:@PREFIX@/other.sock backup; }",
+        )
+        .server(
+            "listen unix:@PREFIX@/other.sock ssl; http2 on; ssl_certificate server.pem;
+             ssl_certificate_key server.key; location / { return 200 'answered over $server_protocol'; }",
+        );
+    let nginx = Nginx::start(conf);
+    for (method, twice) in [("GET", true), ("PUT", true), ("POST", false), ("PATCH", false)] {
+        let order = json!({"upstream": "two", "authority": "service.test", "scheme": "https", "path": "/gone", "method": method});
+        let outcome = outcome(&nginx, order);
+        if twice {
+            assert_eq!(outcome["body"], json!("answered over HTTP/2.0"), "{method}: {outcome}");
+        } else {
+            assert_failed(&nginx, &outcome, "reset");
+        }
+    }
+}
+
+#[test]
 fn plain_and_encrypted_are_not_mixed_up() {
     let authority = Authority::new();
     let nginx = Nginx::start(conf(&authority, TRUSTED, ""));

@@ -1,6 +1,6 @@
 //! `upstream` blocks (`src/http/ngx_http_upstream.h`), by their names.
 
-use std::{collections::HashMap, ptr::NonNull};
+use std::{collections::BTreeMap, ptr::NonNull};
 
 use nginx_sys::{
     ngx_http_conf_ctx_t, ngx_http_module, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
@@ -19,7 +19,7 @@ impl Servers {
     }
 
     /// All blocks of `cycle`, by name.
-    pub(crate) fn all(cycle: Cycle<'_>) -> HashMap<Box<[u8]>, Self> {
+    pub(crate) fn all(cycle: Cycle<'_>) -> BTreeMap<Box<[u8]>, Self> {
         let found = contexts(cycle).and_then(|contexts| {
             // SAFETY: the configuration of the http module is this structure, of the cycle's pool.
             let mains = NonNull::new(unsafe { contexts.as_ref() }.main_conf)?;
@@ -33,7 +33,7 @@ impl Servers {
             // SAFETY: the slot is inside that array.
             NonNull::new(unsafe { slot.read() })
         });
-        let Some(conf) = found else { return HashMap::new() };
+        let Some(conf) = found else { return BTreeMap::new() };
         // SAFETY: the slot of the upstream module has this structure, of the cycle's pool.
         let array = unsafe { &conf.cast::<ngx_http_upstream_main_conf_t>().as_ref().upstreams };
         // SAFETY: nginx makes this array of pointers to such structures (`ngx_http_upstream_create_main_conf()`).

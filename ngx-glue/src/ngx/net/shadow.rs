@@ -3,13 +3,20 @@
 //! It has a pool of its own and an `ngx_http_upstream_t` of its own. What a balancer's variables look at is copied from
 //! the request that makes the call, if there is one; what they find out is kept in the call's own pool.
 
-use std::{io, ptr::NonNull};
+use std::{
+    cell::{RefCell, UnsafeCell},
+    fmt, io,
+    mem::MaybeUninit,
+    ptr::NonNull,
+    rc::{Rc, Weak},
+};
 
 use nginx_sys::{
     NGX_DONE, NGX_OK, NGX_PEER_FAILED, ngx_connection_t, ngx_create_pool, ngx_destroy_pool,
     ngx_http_connection_t, ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_max_module,
     ngx_http_request_t, ngx_http_upstream_conf_t, ngx_http_upstream_state_t, ngx_http_upstream_t,
     ngx_http_variable_value_t, ngx_int_t, ngx_palloc, ngx_pcalloc, ngx_peer_connection_t, ngx_pool_t,
+    ngx_reset_pool,
     sockaddr,
 };
 
@@ -54,14 +61,60 @@ pub(crate) enum End {
     Failed,
 }
 
+/// Pools of shadows that are gone, for those to come: memory that was used last is in the processor's caches.
+#[derive(Debug, Default)]
+pub(crate) struct Shadows(Rc<RefCell<Vec<Bare>>>);
+
+/// Most pools that are kept: 192 KiB of a worker's.
+const MOST: usize = 32;
+
+/// A pool that nobody uses.
+struct Bare(NonNull<ngx_pool_t>);
+
+impl fmt::Debug for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bare")
+    }
+}
+
+impl Bare {
+    /// Whether nothing is left of what was in it once nginx has reset it: no further blocks, no large ones, and nobody
+    /// who wants to know of its end.
+    fn is_bare(&self) -> bool {
+        // SAFETY: it is ours; the reference ends here.
+        let pool = unsafe { self.0.as_ref() };
+        pool.d.next.is_null() && pool.large.is_null() && pool.cleanup.is_null()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and nothing of it is used after this.
+        unsafe { ngx_destroy_pool(self.0.as_ptr()) };
+    }
+}
+
 /// The pool of a shadow.
 #[derive(Debug)]
-struct Pool(NonNull<ngx_pool_t>);
+struct Pool {
+    /// There until it is dropped.
+    bare: Option<Bare>,
+    home: Weak<RefCell<Vec<Bare>>>,
+}
 
 impl Pool {
-    fn new() -> Option<Self> {
-        // SAFETY: the log is there for ever.
-        NonNull::new(unsafe { ngx_create_pool(POOL, quiet::log()) }).map(Self)
+    fn new(shadows: &Shadows) -> Option<Self> {
+        let kept = shadows.0.borrow_mut().pop();
+        let bare = match kept {
+            Some(bare) => bare,
+            // SAFETY: the log is there for ever.
+            None => NonNull::new(unsafe { ngx_create_pool(POOL, quiet::log()) }).map(Bare)?,
+        };
+        Some(Self { bare: Some(bare), home: Rc::downgrade(&shadows.0) })
+    }
+
+    fn as_ptr(&self) -> *mut ngx_pool_t {
+        self.bare.as_ref().map_or(std::ptr::null_mut(), |bare| bare.0.as_ptr())
     }
 
     /// Zeros for a `T`, for which they must be valid.
@@ -71,7 +124,7 @@ impl Pool {
     unsafe fn zeroed<T>(&self, count: usize) -> Option<NonNull<T>> {
         let size = size_of::<T>().checked_mul(count)?;
         // SAFETY: the pool lives.
-        NonNull::new(unsafe { ngx_pcalloc(self.0.as_ptr(), size.max(1)) }).map(NonNull::cast)
+        NonNull::new(unsafe { ngx_pcalloc(self.as_ptr(), size.max(1)) }).map(NonNull::cast)
     }
 
     /// A copy of `count` values at `first`.
@@ -81,7 +134,7 @@ impl Pool {
     unsafe fn copy<T: Copy>(&self, first: NonNull<T>, count: usize) -> Option<NonNull<T>> {
         let size = size_of::<T>().checked_mul(count)?;
         // SAFETY: the pool lives.
-        let room = NonNull::new(unsafe { ngx_palloc(self.0.as_ptr(), size.max(1)) })?.cast::<T>();
+        let room = NonNull::new(unsafe { ngx_palloc(self.as_ptr(), size.max(1)) })?.cast::<T>();
         // SAFETY: the caller's promise, and the room is for as many and nobody else's.
         unsafe { first.copy_to_nonoverlapping(room, count) };
         Some(room)
@@ -90,19 +143,33 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and nothing of it is used after this.
-        unsafe { ngx_destroy_pool(self.0.as_ptr()) };
+        let Some(bare) = self.bare.take().filter(Bare::is_bare) else { return };
+        let Some(home) = self.home.upgrade() else { return };
+        let mut home = home.borrow_mut();
+        if home.len() < MOST {
+            // SAFETY: it is ours, and nothing that is in it is used after this.
+            unsafe { ngx_reset_pool(bare.0.as_ptr()) };
+            home.push(bare);
+        }
     }
 }
+
+/// What a location says of its upstream, where no location does: zeros, which is what nginx begins with.
+struct Settings(UnsafeCell<MaybeUninit<ngx_http_upstream_conf_t>>);
+
+// SAFETY: nothing writes to it: nginx and its balancers take a configuration as it is once it has been read.
+unsafe impl Sync for Settings {}
+
+static SETTINGS: Settings = Settings(UnsafeCell::new(MaybeUninit::zeroed()));
 
 impl Shadow {
     /// Asks the balancer of `servers` to make itself ready for a call that `maker` makes, or a root context.
     ///
     /// # Errors
     /// When there is no memory, or the balancer refuses.
-    pub(crate) fn new(servers: Servers, maker: Option<Request<'_>>) -> io::Result<Self> {
+    pub(crate) fn new(shadows: &Shadows, servers: Servers, maker: Option<Request<'_>>) -> io::Result<Self> {
         let none = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let pool = Pool::new().ok_or_else(none)?;
+        let pool = Pool::new(shadows).ok_or_else(none)?;
         let (request, upstream) = Self::fill(&pool, maker).ok_or_else(none)?;
         // SAFETY: a configuration lives as long as the worker, and is not written to.
         let init = unsafe { (*servers.as_ptr()).peer.init };
@@ -128,8 +195,6 @@ impl Shadow {
     ) -> Option<(NonNull<ngx_http_request_t>, NonNull<ngx_http_upstream_t>)> {
         // SAFETY: nginx zeroes these itself.
         let upstream = unsafe { pool.zeroed::<ngx_http_upstream_t>(1) }?;
-        // SAFETY: nginx zeroes these itself.
-        let conf = unsafe { pool.zeroed::<ngx_http_upstream_conf_t>(1) }?;
         // SAFETY: numbers and pointers, for which zeros are valid.
         let state = unsafe { pool.zeroed::<ngx_http_upstream_state_t>(1) }?;
         let request = match maker {
@@ -139,7 +204,7 @@ impl Shadow {
         {
             // SAFETY: it is in the pool and nobody else's; the reference ends with this block.
             let upstream = unsafe { &mut *upstream.as_ptr() };
-            upstream.conf = conf.as_ptr();
+            upstream.conf = SETTINGS.0.get().cast();
             upstream.state = state.as_ptr();
             upstream.peer.log = Cycle::with_current(|cycle| cycle.log().as_ptr());
             // What `keepalive` wants to know (`ngx_http_upstream_free_keepalive_peer()`): all has been sent by the time
@@ -150,7 +215,7 @@ impl Shadow {
         let fields = unsafe { &mut *request.as_ptr() };
         fields.main = request.as_ptr();
         fields.parent = std::ptr::null_mut();
-        fields.pool = pool.0.as_ptr();
+        fields.pool = pool.as_ptr();
         fields.upstream = upstream.as_ptr();
         fields.cleanup = std::ptr::null_mut();
         Some((request, upstream))
@@ -203,7 +268,7 @@ impl Shadow {
             let connection = unsafe { &mut *connection.as_ptr() };
             connection.fd = -1;
             connection.log = Cycle::with_current(|cycle| cycle.log().as_ptr());
-            connection.pool = pool.0.as_ptr();
+            connection.pool = pool.as_ptr();
             connection.sockaddr = peer.as_ptr();
             connection.socklen = 16;
             connection.data = request.as_ptr().cast();
