@@ -70,7 +70,12 @@ fn files_that_are_no_filters() {
         ),
         case("a folder", Conf::new().wasm("module broken guests;"), MODULE, &["guests", "no regular file"]),
         case("empty", with_module(""), MODULE, &["not WebAssembly", "the.wasm"]),
-        case("text", with_module("(module\n (func (export \"a\") (call $b)))"), MODULE, &["text format", "line 2"]),
+        case(
+            "text",
+            with_module("(module\n (func (export \"a\") (call $b)))"),
+            MODULE,
+            &["text format", "line 2"],
+        ),
         case("no filter", with_module("(module)"), MODULE, &["proxy_abi_version"]),
         case(
             "something else",

@@ -25,7 +25,8 @@ pub(super) fn assemble(bytes: &[u8]) -> Result<Vec<u8>, String> {
         let said = error.to_string();
         let mut lines = said.lines().map(str::trim);
         let what = lines.next().unwrap_or_default();
-        match lines.find_map(|line| line.strip_prefix("--> <anon>:")).and_then(|place| place.split_once(':')) {
+        match lines.find_map(|line| line.strip_prefix("--> <anon>:")).and_then(|place| place.split_once(':'))
+        {
             Some((line, column)) => format!("{what} (line {line}, column {column})"),
             None => what.to_owned(),
         }
@@ -38,11 +39,15 @@ mod tests {
 
     #[test]
     fn text_begins_with_a_parenthesis_or_a_comment() {
-        for text in ["(module)", " \n\t(module)", ";; a filter\n;; of mine\r\n  (module)", "(; a filter ;) (module)"] {
+        for text in
+            ["(module)", " \n\t(module)", ";; a filter\n;; of mine\r\n  (module)", "(; a filter ;) (module)"]
+        {
             assert!(is_text(text.as_bytes()), "{text}");
             assert!(assemble(text.as_bytes()).is_ok(), "{text}");
         }
-        for other in ["", " ", ";;", ";; (module)", "; (module)", "\0asm\x01\0\0", "<html>", "#!/bin/sh\n(module)"] {
+        for other in
+            ["", " ", ";;", ";; (module)", "; (module)", "\0asm\x01\0\0", "<html>", "#!/bin/sh\n(module)"]
+        {
             assert!(!is_text(other.as_bytes()), "{other}");
         }
     }
@@ -54,7 +59,7 @@ mod tests {
             "expected valid module field (line 3, column 4)"
         );
         assert_eq!(assemble(b"(module (func call $x))").unwrap_err().lines().count(), 1);
-        assert!(assemble(b"(module \xff)").unwrap_err().contains("UTF-8"));
+        assert!(assemble(b"(module \xff)").unwrap_err().contains("utf-8"));
         assert!(assemble(b"(").is_err());
     }
 }

@@ -16,8 +16,7 @@ use nginx_sys::{
     ngx_http_connection_t, ngx_http_core_main_conf_t, ngx_http_core_module, ngx_http_max_module,
     ngx_http_request_t, ngx_http_upstream_conf_t, ngx_http_upstream_state_t, ngx_http_upstream_t,
     ngx_http_variable_value_t, ngx_int_t, ngx_palloc, ngx_pcalloc, ngx_peer_connection_t, ngx_pool_t,
-    ngx_reset_pool,
-    sockaddr,
+    ngx_reset_pool, sockaddr,
 };
 
 use super::{
