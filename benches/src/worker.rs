@@ -9,7 +9,7 @@ use weir_core::{
     engine::{Engine, Settings, Ticker, Tracking, cache::Cache},
     filter::{Filter, FilterSpec},
     metrics::{Options, recorder::Recorder},
-    plan::{ChainId, Isolation, Plans, Plugin},
+    plan::{ChainId, Declared, Isolation, Plans, Plugin},
     shard::Shard,
     shared::{Shared, Zones, ZonesSpec},
     testing::{Memory, Request, Worker},
@@ -146,6 +146,7 @@ impl Bench {
                 calls: 0,
                 place: "bench:1".to_owned(),
                 recorder: Recorder::default(),
+                declared: Declared::default(),
             })
         };
         let mut plans = Plans::new();

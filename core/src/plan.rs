@@ -10,6 +10,7 @@
 //! | `filter` | one directive | one for each request |
 //! | `auto` | as `stream`, or as `none` where the directive's root context lives on after its configuration | |
 
+mod declared;
 pub(crate) mod group;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::{
     pool::image::Images,
 };
 
+pub use declared::{Declaration, Declared, Undeclared};
 use group::Group;
 
 /// Which requests may share an instance.
@@ -67,6 +69,8 @@ pub struct Plugin<H: Host> {
     pub place: String,
     /// What is counted of it.
     pub recorder: Recorder,
+    /// Properties that its root context has declared.
+    pub declared: Declared,
 }
 
 impl<H: Host> Plugin<H> {

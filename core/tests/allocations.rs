@@ -28,7 +28,7 @@ use weir_core::{
         MapError, Maps, RootHost, RootId, StreamError, StreamHost, Value,
     },
     metrics::{Metrics, Options, recorder::Recorder},
-    plan::{ChainId, Isolation, Plans, Plugin},
+    plan::{ChainId, Declared, Isolation, Plans, Plugin},
     shard::Shard,
 };
 
@@ -407,6 +407,7 @@ impl Bench {
                 calls: 0,
                 place: "test.conf:1".into(),
                 recorder: Recorder::default(),
+                declared: Declared::default(),
             })
         };
         let mut plans = Plans::new();

@@ -17,7 +17,7 @@ use weir_core::{
     },
     filter::{AbiVersion, Filter, FilterSpec},
     metrics::recorder::Recorder,
-    plan::{ChainId, Isolation, Plans, Plugin},
+    plan::{ChainId, Declared, Isolation, Plans, Plugin},
     shard::Shard,
     testing::{Memory, Worker},
 };
@@ -78,6 +78,7 @@ pub fn plugin(filter: &Arc<Filter<Memory>>, program: &[u8], isolation: Isolation
         calls: 0,
         place: "fuzz:1".to_owned(),
         recorder: Recorder::default(),
+        declared: Declared::default(),
     })
 }
 

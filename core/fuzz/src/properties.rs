@@ -48,6 +48,7 @@ fn path(bytes: &[u8]) {
         Target::PluginName | Target::PluginRootId | Target::PluginVmId => {
             assert!(normal.starts_with(b"plugin_"))
         }
+        Target::ListenerDirection => assert_eq!(&*normal, b"listener_direction"),
         Target::CallError => assert_eq!(&*normal, b"call\0error"),
         Target::Stored => {}
     }

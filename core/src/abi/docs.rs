@@ -86,8 +86,8 @@ pub fn markdown<H: Host>() -> String {
     text.push_str(
         "\n## Properties\n\nSegments are separated by NUL or dots. Integers are 8 bytes little-endian, booleans 1 byte, \
          times and durations nanoseconds. Besides these: `request.headers.NAME`, `response.headers.NAME`, \
-         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `call.error` (see Calls), `ngx.VARIABLE`, and whatever a filter \
-         has set.\n\n",
+         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction`, `connection_id`, `call.error` (see Calls), `ngx.VARIABLE`, and whatever a filter \
+         has set, which is also there as `filter_state` and `wasm.NAME`.\n\n",
     );
     for (path, _) in ATTRIBUTES {
         let _ = writeln!(text, "- `{path}`");

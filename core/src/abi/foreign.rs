@@ -10,6 +10,7 @@ use super::{
 use crate::{host::Host, instance::State};
 
 mod compression;
+mod declare_property;
 mod filter_state;
 mod lookup;
 mod pem;
@@ -23,6 +24,7 @@ fn find<H: Host>(name: &[u8]) -> Option<Function<H>> {
     Some(match name {
         b"clear_route_cache" => clear_route_cache,
         b"compress" => compression::compress,
+        b"declare_property" => declare_property::declare,
         b"resolve" => lookup::resolve,
         b"set_envoy_filter_state" => filter_state::set,
         b"sign" => signature::sign,

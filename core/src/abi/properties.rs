@@ -16,6 +16,12 @@ use crate::{
     instance::State,
 };
 
+/// `listener_direction` of Envoy's: inbound. Filters here see what clients ask for.
+const INBOUND: i64 = 1;
+
+/// Where Envoy's filters find what was set under a name of its own: `filter_state`, and this before the name.
+const SET_BY_FILTERS: &[u8] = b"filter_state\0wasm.";
+
 /// Properties that the filters of one stream have set, by path.
 #[derive(Debug, Default)]
 pub struct Properties {
@@ -27,6 +33,12 @@ impl Properties {
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&[u8]> {
         self.entries.iter().find(|(key, _)| key == path).map(|(_, value)| &value[..])
+    }
+
+    /// The value that a guest reads under `path`: what was set for it, and, as in Envoy, what was set for `NAME` under
+    /// `filter_state` and `wasm.NAME`.
+    fn read(&self, path: &[u8]) -> Option<&[u8]> {
+        self.get(path).or_else(|| self.get(path.strip_prefix(SET_BY_FILTERS)?))
     }
 
     /// Sets `path` to `value`; false when a bound of `engine/limits.rs` forbids it.
@@ -67,6 +79,8 @@ pub enum Target<'a> {
     PluginRootId,
     /// The vm_id of the module.
     PluginVmId,
+    /// Which side of the proxy filters are on.
+    ListenerDirection,
     /// A variable of the proxy's own: `ngx.NAME`.
     Native(&'a [u8]),
     /// The word for why the call has failed that the callback is told of.
@@ -154,7 +168,6 @@ pub(super) const ATTRIBUTES: &[(&str, Attribute)] = &[
     ("upstream.transport_failure_reason", Attribute::UpstreamTransportFailureReason),
     ("cluster_name", Attribute::ClusterName),
     ("route_name", Attribute::RouteName),
-    ("listener_direction", Attribute::ListenerDirection),
     ("node.id", Attribute::NodeId),
 ];
 
@@ -169,6 +182,9 @@ pub fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
         (b"plugin_name", None) => return Target::PluginName,
         (b"plugin_root_id", None) => return Target::PluginRootId,
         (b"plugin_vm_id", None) => return Target::PluginVmId,
+        (b"listener_direction", None) => return Target::ListenerDirection,
+        // Envoy has it under both names.
+        (b"connection_id", None) => return Target::Attribute(Attribute::ConnectionId),
         (b"call", Some(b"error")) => return Target::CallError,
         (prefix, Some(name)) if prefix == native_prefix => return Target::Native(name),
         (b"request", Some(rest)) => {
@@ -235,6 +251,7 @@ pub(super) fn get_property<H: Host>(
             let failure = state.answer.as_ref().and_then(|answer| answer.failure());
             Value::Bytes(Cow::Borrowed(failure.ok_or(Status::NotFound)?.word().as_bytes()))
         }
+        (Target::ListenerDirection, _) => Value::Int(INBOUND),
         (_, None) => return Err(Status::NotFound.into()),
         (Target::Attribute(attribute), Some(stream)) => {
             stream.attribute(attribute).ok_or(Status::NotFound)?
@@ -248,7 +265,7 @@ pub(super) fn get_property<H: Host>(
         (Target::Map(_), Some(_)) => return Err(Status::NotFound.into()),
         (Target::Native(name), Some(stream)) => Value::Bytes(stream.native(name).ok_or(Status::NotFound)?),
         (Target::Stored, Some(stream)) => {
-            let stored = stream.with_properties(|stored| stored.get(&path).map(<[u8]>::to_vec)).flatten();
+            let stored = stream.with_properties(|stored| stored.read(&path).map(<[u8]>::to_vec)).flatten();
             Value::Bytes(Cow::Owned(stored.ok_or(Status::NotFound)?))
         }
     };
@@ -281,6 +298,12 @@ pub(super) fn set_property<H: Host>(
             state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
             Ok(state.refused_property(Status::NotFound)?)
         });
+    }
+    let read_only =
+        state.contexts.effective_plugin().is_some_and(|plugin| plugin.declared.is_read_only(&path));
+    if read_only && stream.with_properties(|stored| stored.get(&path).is_some()) == Some(true) {
+        state.warn(&format!("property \"{}\" was not set: it can be set once only", path.escape_ascii()));
+        return Ok(state.refused_property(Status::BadArgument)?);
     }
     match stream.with_properties(|stored| stored.set(&path, value)) {
         Some(true) => Ok(()),

@@ -13,6 +13,9 @@ pub const MAX_PAIRS_BYTES: usize = 1024 * 1024;
 /// Most bytes of a property's path.
 pub const MAX_PROPERTY_PATH: usize = 4096;
 
+/// Most properties that one directive's filter may declare.
+pub const MAX_DECLARATIONS: usize = 64;
+
 /// Most bytes of a property's value that a filter sets.
 pub const MAX_PROPERTY_VALUE: usize = 1024 * 1024;
 

@@ -204,8 +204,6 @@ pub enum Attribute {
     ClusterName,
     /// Name of the location.
     RouteName,
-    /// 1 for inbound, 2 for outbound.
-    ListenerDirection,
     /// Name of the machine.
     NodeId,
 }

@@ -107,7 +107,7 @@ mod tests {
         engine::{Engine, Settings, cache::Cache},
         filter::{Callback, Filter, FilterSpec},
         instance::{Home, Instance},
-        plan::{Isolation, Plugin},
+        plan::{Declared, Isolation, Plugin},
         pool::{image::Images, snapshot::Snapshot, stats::Dropped, tracker::Tracking},
         testing::{Memory, Request, Worker},
     };
@@ -178,6 +178,7 @@ mod tests {
                 calls: 0,
                 place: String::new(),
                 recorder: crate::metrics::recorder::Recorder::default(),
+                declared: Declared::default(),
             })];
             let configured = Instance::new(&filter, &plugins, &home());
             let mut configured = configured.map_err(|(_, failure)| failure).expect("made");

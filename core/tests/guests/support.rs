@@ -18,7 +18,7 @@ use weir_core::{
     filter::{Callback, Filter, FilterSpec, LoadError},
     host::Speaker,
     metrics::{Options, recorder::Recorder},
-    plan::{ChainId, Isolation, Plans, Plugin, Refusal},
+    plan::{ChainId, Declared, Isolation, Plans, Plugin, Refusal},
     shard::{Rules, Shard},
     shared::{Shared, Zones, ZonesSpec},
     testing::{Logged, Memory, Request, Worker},
@@ -93,6 +93,7 @@ pub(crate) fn plugin(
         calls: 0,
         place: "test.conf:1".to_owned(),
         recorder: Recorder::default(),
+        declared: Declared::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use weir_core::{
     engine::{Engine, cache::Cache},
     filter::{Filter, FilterSpec},
     metrics::recorder::Recorder,
-    plan::{Isolation, Plans, Plugin},
+    plan::{Declared, Isolation, Plans, Plugin},
     shared::Shared,
 };
 
@@ -227,6 +227,7 @@ impl Plugins {
             calls: self.rules.number(&location.calls),
             place: one.place.to_string(),
             recorder: Recorder::default(),
+            declared: Declared::default(),
         });
         self.known.insert(key, Arc::clone(&plugin));
         Ok(plugin)

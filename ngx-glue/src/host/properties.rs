@@ -20,9 +20,6 @@ use crate::{
     stream::StreamIo,
 };
 
-/// `listener_direction` of Envoy's: inbound.
-const INBOUND: i64 = 1;
-
 /// The value of `attribute`; `None` when there is none, or none yet.
 pub(super) fn attribute<'a>(
     io: &'a StreamIo,
@@ -88,7 +85,6 @@ pub(super) fn attribute<'a>(
             None => variable(request, b"proxy_host"),
         },
         A::RouteName => Some(request.location_name()).filter(|name| !name.is_empty()).and_then(bytes),
-        A::ListenerDirection => Some(Value::Int(INBOUND)),
         A::ResponseFlags => Some(Value::Int(flags(request))),
         A::UpstreamTransportFailureReason => bytes(match Upstream::of(request)?.failure()? {
             PeerFailure::Connection => b"connection failure",

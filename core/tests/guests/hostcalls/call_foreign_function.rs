@@ -80,6 +80,40 @@ fn filter_state_is_a_property_of_the_stream() {
 }
 
 #[test]
+fn a_property_that_is_declared_read_only_is_set_once() {
+    // Field 1 is the name, 2 whether it is read-only, 3 what its values are.
+    let arguments = b"\x0a\x04once\x10\x01\x18\x01";
+    let name = "declare_property";
+    let set = |at: i64| call("proxy_set_property", [512, 4, at, 3]);
+    let read = [call("proxy_get_property", [512, 4, OUT, SIZE]), value(OUT)];
+    let guest = Guest::new().data(0, name).data(256, arguments).data(512, "once").data(600, "onetwo");
+    let declares = guest.on(Callback::Configure, [foreign(name, arguments.len())]);
+    let sets = declares.on(Callback::RequestHeaders, [set(600), set(603)]).on(Callback::Log, read);
+    let bench = sets.bench();
+    bench.serve(&bench.request());
+    let (log, warnings) = bench.spoken();
+    assert_eq!(log, ["0", "0", "2", "0", "one"]);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("it can be set once only"), "{warnings:?}");
+}
+
+#[test]
+fn a_property_is_declared_in_one_way() {
+    let name = "declare_property";
+    let same = b"\x0a\x01p\x18\x02";
+    let guest = Guest::new().data(0, name).data(256, same).data(300, b"\x0a\x01p");
+    let differs = call(CALL, [0, i64::try_from(name.len()).expect("short"), 300, 3, OUT, SIZE]);
+    let steps = [foreign(name, same.len()), foreign(name, same.len()), differs];
+    let bench = guest.on(Callback::RequestHeaders, steps).bench();
+    bench.serve(&bench.request());
+    assert_eq!(bench.spoken().0, ["0", "0", "2"]);
+    for bad in [&b""[..], b"\x10\x01", b"\x0a\x00", b"\x0a\x09name", b"declare_property"] {
+        assert_eq!(answer(name, bad), ("2".into(), None), "{}", bad.escape_ascii());
+    }
+    assert_eq!(answer(name, same), ("0".into(), Some(String::new())));
+}
+
+#[test]
 fn the_route_cache_is_cleared_in_every_version() {
     for (version, _) in AbiVersion::MARKERS {
         let guest = Guest::new().version(version).data(0, "clear_route_cache");

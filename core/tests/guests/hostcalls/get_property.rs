@@ -24,6 +24,7 @@ fn prepare(request: &Request) {
     parts.attributes.insert(Attribute::SourcePort, Value::Int(-1));
     parts.attributes.insert(Attribute::ConnectionMtls, Value::Bool(true));
     parts.attributes.insert(Attribute::RouteName, Value::Bytes(Cow::Borrowed(b"")));
+    parts.attributes.insert(Attribute::ConnectionId, Value::Bytes(Cow::Borrowed(b"connection 7")));
     parts.native.insert(b"remote_addr".to_vec(), b"127.0.0.1".to_vec());
     parts.native.insert(b"arg_a.b".to_vec(), b"dotted".to_vec());
     parts.maps.insert(MapType::HttpResponseTrailers, pairs(&[("T", "1")]));
@@ -57,6 +58,12 @@ fn paths_lead_to_attributes_headers_variables_and_what_was_set() {
         ("mem\0remote_addr", "127.0.0.1"),
         ("mem.arg_a.b", "dotted"),
         ("my.own", "stored"),
+        ("filter_state.wasm.my.own", "stored"),
+        ("filter_state\0wasm.my.own", "stored"),
+        ("filter_state\0wasm.my\0segments", "segmented"),
+        ("listener_direction", "\u{1}\0\0\0\0\0\0\0"),
+        ("connection_id", "connection 7"),
+        ("connection.id", "connection 7"),
         ("my\0segments", "segmented"),
         ("plugin_name", "guest"),
         ("plugin_root_id", "root"),
@@ -82,6 +89,9 @@ fn what_is_not_there_is_not_found() {
         b"mem",
         b"my",
         b"my.segments",
+        b"filter_state.my.own",
+        b"filter_state.wasm.absent",
+        b"connection_id.x",
         b"plugin_name.x",
         b"\xff\xfe",
         &long,
@@ -115,14 +125,22 @@ fn whole_maps_are_serialized_pairs() {
 
 #[test]
 fn a_root_context_knows_its_names_only() {
-    let texts =
-        ["plugin_name", "plugin_root_id", "plugin_vm_id", "request.path", "my.own", "mem.remote_addr"];
+    let texts = [
+        "plugin_name",
+        "plugin_root_id",
+        "plugin_vm_id",
+        "listener_direction",
+        "connection_id",
+        "request.path",
+        "my.own",
+        "mem.remote_addr",
+    ];
     let mut guest = Guest::new();
     for (at, text) in (0..).step_by(32).zip(texts) {
         let read = [call(GET, [at, len(text), OUT, SIZE])];
         guest = guest.data(at, text).on(Callback::Configure, read);
     }
-    assert_eq!(guest.bench().run(), ["0", "0", "0", "1", "1", "1"]);
+    assert_eq!(guest.bench().run(), ["0", "0", "0", "0", "1", "1", "1", "1"]);
     // Before there is one, there is no directive either.
     let early = Guest::new().data(0, "plugin_nameplugin_root_id").on(
         Callback::Initialize,
