@@ -16,7 +16,11 @@ use crate::{
     filter::Callback,
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::Home,
-    metrics::{Metrics, ledger::Ledger, recorder::Levels},
+    metrics::{
+        Metrics,
+        ledger::Ledger,
+        recorder::{self, Levels},
+    },
     plan::{ChainId, ChainPlan, Plans},
     pool::{Lease, Pool},
 };
@@ -177,7 +181,7 @@ impl<H: Host> Shard<H> {
             ticked
         });
         if let Err(failure) = ticked {
-            self.inner.failed(root.group, trial, &failure);
+            self.inner.failed(root, trial, &failure);
         }
     }
 
@@ -250,13 +254,16 @@ impl<H: Host> Inner<H> {
         recovered
     }
 
-    /// A callback outside any request has failed, in an instance of group number `group`.
-    fn failed(&self, group: usize, trial: bool, failure: &Failure) {
-        let Some(plan) = self.pool.plans().groups().get(group) else { return };
+    /// A callback of a root context has failed outside any request: counts and logs that.
+    fn failed(&self, root: RootId, trial: bool, failure: &Failure) {
+        let Some(plan) = self.pool.plans().groups().get(root.group) else { return };
+        if let Some(plugin) = plan.plugins.get(root.root) {
+            recorder::failed(&self.metrics, plugin, failure.callback, &failure.cause);
+        }
         let name = &plan.filter.spec().name;
         self.report(name, failure);
         if failure.cause.is_own()
-            && let Some(sentence) = self.charge(group, trial)
+            && let Some(sentence) = self.charge(root.group, trial)
         {
             self.say(name, &sentence);
         }

@@ -8,11 +8,10 @@ use crate::{
     chain::wake,
     failure::{Cause, Failure},
     host::{
-        Calls, Host,
+        Calls, Host, RootId,
         calls::{CallEvent, CallToken},
     },
     instance::Instance,
-    metrics::recorder,
 };
 
 impl<H: Host> Shard<H> {
@@ -61,12 +60,7 @@ impl<H: Host> Shard<H> {
             result
         });
         if let Err(failure) = result {
-            let plugin =
-                self.inner.pool.plans().groups().get(group).and_then(|group| group.plugins.get(root));
-            if let Some(plugin) = plugin {
-                recorder::failed(&self.inner.metrics, plugin, callback, &failure.cause);
-            }
-            self.inner.failed(group, false, &failure);
+            self.inner.failed(RootId { group, root }, false, &failure);
         }
     }
 }

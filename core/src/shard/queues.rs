@@ -7,9 +7,10 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::Shard;
 use crate::{
+    chain::wake,
     failure::{Cause, Failure},
     filter::Callback,
-    host::{Host, RootHost},
+    host::{Host, RootHost, RootId},
     instance::Instance,
     shared::Shared,
 };
@@ -18,17 +19,19 @@ use crate::{
 const CALLS: usize = 64;
 
 impl<H: Host> Shard<H> {
-    /// This worker was woken: calls the root contexts whose queues have messages. What is left after a while wakes the
-    /// worker again.
+    /// This worker was woken: calls the root contexts whose queues have messages, those of suspended filters apart. What
+    /// is left after a while wakes the worker again; what a filter did not take, because it has failed or is suspended,
+    /// waits for the next message.
     pub fn queues_ready(&self) {
         let Some(shared) = self.inner.root.shared() else { return };
         let pool = &self.inner.pool;
         let residents = || (0..pool.plans().groups().len()).filter(|group| pool.has_resident(*group));
         let mut ready = Vec::new();
         for group in residents() {
+            let Ok(trial) = self.inner.admit(group) else { continue };
             match pool.resident(group) {
-                Ok(instance) => ready.push((group, instance)),
-                Err(failure) => self.report(group, &failure),
+                Ok(instance) => ready.push((group, trial, instance)),
+                Err(failure) => self.inner.failed(RootId { group, root: 0 }, trial, &failure),
             }
         }
         // An instance that took the place of one that had failed has listened anew, and so woken this worker for
@@ -36,28 +39,26 @@ impl<H: Host> Shard<H> {
         if let Some(waker) = shared.waker() {
             waker.clear();
         }
-        for (group, instance) in ready {
-            if let Err(failure) = tell(&instance, &shared) {
-                self.report(group, &failure);
+        for (group, trial, instance) in ready {
+            if let Err((root, failure)) = tell(&instance, &shared) {
+                if let Ok(instance) = instance.try_borrow() {
+                    // Requests that live in it too have lost it.
+                    instance.each_stream(&mut |_, host, filter| wake::<H>(host, filter));
+                }
+                self.inner.failed(RootId { group, root }, trial, &failure);
             }
-        }
-    }
-
-    fn report(&self, group: usize, failure: &Failure) {
-        if let Some(group) = self.inner.pool.plans().groups().get(group) {
-            self.inner.report(&group.filter.spec().name, failure);
         }
     }
 }
 
-/// Tells the root contexts of an instance of their queues.
-fn tell<H: Host>(instance: &Rc<RefCell<Instance<H>>>, shared: &Shared) -> Result<(), Failure> {
-    let entered = |_| Failure::new(Callback::QueueReady, Cause::Host("the instance was entered twice"));
+/// Tells the root contexts of an instance of their queues; an error is of the one with that number.
+fn tell<H: Host>(instance: &Rc<RefCell<Instance<H>>>, shared: &Shared) -> Result<(), (usize, Failure)> {
+    let entered = |_| (0, Failure::new(Callback::QueueReady, Cause::Host("the instance was entered twice")));
     let mut instance = instance.try_borrow_mut().map_err(entered)?;
     for root in 0..instance.roots() {
         let mut at = 0;
         while let Some(queue) = instance.queue(root, at) {
-            tell_of(&mut instance, root, queue, shared)?;
+            tell_of(&mut instance, root, queue, shared).map_err(|failure| (root, failure))?;
             at += 1;
         }
     }

@@ -64,6 +64,24 @@ fn pauses_and_local_responses_are_counted() {
     assert!(shown(&bench, "weir_callback_pauses_total").is_empty());
 }
 
+/// Also in a callback that no request is about.
+#[test]
+fn failures_of_ticks_are_counted() {
+    let guest = Guest::new()
+        .on(Callback::Configure, [wat("(drop (call $tick (i32.const 1000)))")])
+        .on(Callback::Tick, [wat("unreachable")])
+        .import(
+            r#"(import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))"#,
+        );
+    let bench = guest.bench_with(Isolation::None).metrics(Options::default());
+    drop(bench.begin(&bench.request()));
+    let [(root, _)] = bench.worker.ticks()[..] else { panic!("{:?}", bench.worker.ticks()) };
+    for _ in 0..2 {
+        bench.shard.tick(root);
+    }
+    assert_shows(&bench, "weir_failures_total", "callback=\"on_tick\",cause=\"trap\"", "2");
+}
+
 #[test]
 fn failures_are_counted_by_cause() {
     let bench = counting(Guest::new().on(Callback::RequestHeaders, [wat("unreachable")]));

@@ -3,16 +3,22 @@
 use std::{rc::Rc, sync::Arc};
 
 use weir_core::{
-    abi::Status,
+    abi::{
+        Status,
+        types::StreamType::{HttpRequest, HttpResponse},
+    },
+    chain::{Direction, Verdict},
+    failure::Budget,
     filter::Callback,
     plan::Isolation,
-    shard::Shard,
+    shard::{Rules, Shard},
     shared::{Shared, Zones, ZonesSpec, regions::QueuesSpec},
     testing::{Memory, Worker},
 };
 
 use crate::support::{
-    Guest, OUT, SIZE, Step, bad_pointers, call, case, engine, number, param, say, u32_at, value, wat, zones,
+    Guest, OUT, SIZE, Step, bad_pointers, call, case, engine, number, param, returns, say, u32_at, value,
+    wat, zones,
 };
 
 const REGISTER: &str = "proxy_register_shared_queue";
@@ -173,6 +179,48 @@ fn the_root_that_registered_is_told_in_its_worker_once_for_a_batch() {
     }
 }
 
+/// A message that a filter fails over, again and again: requests that wait in its instance are told, and it rests.
+#[test]
+fn a_filter_that_fails_over_messages_is_suspended() {
+    let guest = Guest::new()
+        .named("poisoned")
+        .data(8, "q")
+        .on(Callback::Configure, [call(REGISTER, [8, 1, OUT])])
+        .on(Callback::RequestHeaders, imports().into_iter().chain([returns(1)]))
+        .on(Callback::QueueReady, [wat("unreachable")]);
+    let zones = zones();
+    zones.prepare_wakes(4).expect("descriptors");
+    let bench = guest.bench_with(Isolation::None).sharing(&zones);
+    let mut plans = bench.plans.unrehearsed();
+    plans.rehearse(engine(), &bench.worker).expect("accepted");
+    let (worker, shared) = (Worker::default(), Shared::new(&zones));
+    worker.share(&shared);
+    let budget = Budget { failures: 3, ..Budget::default() };
+    let rules = Rules { budget, ..Rules::default() };
+    let shard = Shard::with_rules(plans.into(), worker.clone(), rules);
+    shard.start();
+    let queue = shared.resolve(b"poisoned-vm", b"q").expect("registered");
+    let request = weir_core::testing::Request::new(&worker);
+    let mut chain = shard.begin(bench.id, &request);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
+    let _ = worker.take_log();
+    let message = || {
+        shared.enqueue(queue, b"poison").expect("room");
+        shard.queues_ready();
+        worker.take_log().into_iter().map(|line| line.message).collect::<Vec<_>>()
+    };
+    let fails = |log: &[String]| log.iter().any(|line| line.contains("proxy_on_queue_ready failed"));
+    let log = message();
+    assert!(fails(&log), "{log:?}");
+    assert_eq!(request.edit().resumed, [(HttpRequest, 0), (HttpResponse, 0)]);
+    assert_eq!(chain.resume(Direction::Request, 0), Verdict::Failed { status: 500 });
+    assert!(fails(&message()));
+    let log = message();
+    assert!(fails(&log), "{log:?}");
+    assert_eq!(log.last().map(String::as_str), Some("suspended for 1 s: 3 failures within 10 s"));
+    assert_eq!(message(), [""; 0], "it rests");
+}
+
 /// A root context that registers a queue in a request is told of messages as long as the worker lives, in an instance that
 /// is no request's.
 #[test]
@@ -214,7 +262,7 @@ fn a_queue_that_is_registered_in_a_request_has_its_root_told() {
         let serve = || {
             let request = weir_core::testing::Request::new(&worker);
             let mut chain = shard.begin(bench.id, &request);
-            chain.headers(weir_core::chain::Direction::Request, true);
+            chain.headers(Direction::Request, true);
             // Told while the request still lives.
             chain
         };
