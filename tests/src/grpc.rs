@@ -129,6 +129,7 @@ fn serve(state: &Arc<State>, stopped: oneshot::Receiver<()>, say_address: &mpsc:
     runtime.spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
+            stream.set_nodelay(true).expect("TCP_NODELAY");
             state.connections.fetch_add(1, Ordering::SeqCst);
             let state = Arc::clone(&state);
             let service = service_fn(move |request| respond(request, Arc::clone(&state)));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    http::{self, Response},
+    http::{self, Headers, Response},
     wait::{self, DEADLINE},
 };
 
@@ -102,7 +102,13 @@ impl Raw {
         let mut body = Vec::new();
         let whole = match (response.status, chunked, length) {
             (100..200 | 204 | 304, _, _) => true,
-            (_, true, _) => self.chunks(&mut body),
+            (_, true, _) => match self.chunks(&mut body) {
+                Some(trailers) => {
+                    response.trailers = trailers;
+                    true
+                }
+                None => false,
+            },
             (_, false, Some(length)) => self.append(&mut body, length),
             (_, false, None) => {
                 while self.fill() {}
@@ -134,22 +140,36 @@ impl Raw {
         bytes
     }
 
-    /// Reads chunks into `body`; false when the other side closes before the last one.
-    fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
+    /// Reads chunks into `body`, and the trailers after them; `None` when the other side closes before their end.
+    fn chunks(&mut self, body: &mut Vec<u8>) -> Option<Headers> {
         loop {
-            let Some(end) = self.try_find(b"\r\n") else { return false };
-            let line: Vec<u8> = self.unread.drain(..end + 2).collect();
-            let line = http::latin1(line.strip_suffix(b"\r\n").unwrap_or_default());
+            let line = self.line()?;
             let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no chunk size: {line}"));
+            if size == 0 {
+                break;
+            }
             let mut end = Vec::new();
             if !self.append(body, size) || !self.append(&mut end, 2) {
-                return false;
+                return None;
             }
             assert_eq!(end, b"\r\n", "the end of a chunk");
-            if size == 0 {
-                return true;
+        }
+        let mut trailers = Headers::new();
+        loop {
+            let line = self.line()?;
+            match line.split_once(": ") {
+                Some((name, value)) => trailers.push((name.to_ascii_lowercase(), value.to_owned())),
+                None if line.is_empty() => return Some(trailers),
+                None => panic!("no trailer: {line}"),
             }
         }
+    }
+
+    /// Reads a line; `None` when the other side closes before its end.
+    fn line(&mut self) -> Option<String> {
+        let end = self.try_find(b"\r\n")?;
+        let line: Vec<u8> = self.unread.drain(..end + 2).collect();
+        Some(http::latin1(line.strip_suffix(b"\r\n").unwrap_or_default()))
     }
 
     /// Moves `length` bytes to the end of `out`; all there are, and false, when the other side closes before.

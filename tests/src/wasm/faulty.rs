@@ -5,6 +5,8 @@
 
 use super::assemble;
 
+pub mod calling;
+
 /// What the filter is made to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
@@ -27,7 +29,7 @@ const fn trap(name: &'static str, letter: char, code: &'static str, says: &'stat
 
 /// Every fault. The last one changes a table, which keeps instances from being reset in place: [`module`] has it only
 /// where it is asked for.
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 23] = [
     trap("unreachable", 'a', "unreachable", "unreachable"),
     trap("division by zero", 'b', "(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
     trap(
@@ -77,6 +79,7 @@ pub const FAULTS: [Fault; 20] = [
          unreachable",
         "unreachable",
     ),
+    trap("allocator that traps", 'w', "(drop (call $allocating (i32.const 4)))", "unreachable"),
     Fault { is_slow: true, ..trap("endless loop", 'o', "(loop (br 0))", "ran longer than its limit") },
     Fault {
         is_fatal: false,
@@ -95,6 +98,26 @@ pub const FAULTS: [Fault; 20] = [
             'q',
             // INVALID_MEMORY_ACCESS
             "(if (i32.ne (call $allocating (i32.const 2)) (i32.const 6)) (then unreachable))",
+            "",
+        )
+    },
+    Fault {
+        is_fatal: false,
+        ..trap(
+            "allocator that is short of a byte",
+            'x',
+            // INVALID_MEMORY_ACCESS
+            "(if (i32.ne (call $allocating (i32.const 5)) (i32.const 6)) (then unreachable))",
+            "",
+        )
+    },
+    Fault {
+        is_fatal: false,
+        ..trap(
+            "allocator that gives the place of the answer",
+            'y',
+            // OK, and the value or its address, whichever was written last.
+            "(if (call $allocating (i32.const 6)) (then unreachable))",
             "",
         )
     },
@@ -153,7 +176,7 @@ pub const CHATTER: Fault = Fault {
     )
 };
 
-/// The callbacks of a request: a letter, what the export is called, its parameters and its result.
+/// The callbacks of every request: a letter, what the export is called, its parameters and its result.
 pub const CALLBACKS: [(char, &str, usize, bool); 8] = [
     ('C', "proxy_on_context_create", 2, false),
     ('H', "proxy_on_request_headers", 3, true),
@@ -164,6 +187,9 @@ pub const CALLBACKS: [(char, &str, usize, bool); 8] = [
     ('L', "proxy_on_log", 1, false),
     ('X', "proxy_on_delete", 1, false),
 ];
+
+/// The callback of responses that have trailers.
+pub const TRAILERS: (char, &str, usize, bool) = ('t', "proxy_on_response_trailers", 2, true);
 
 impl Fault {
     /// The value of `x-fault` that makes it happen in the callback of that letter.
@@ -180,15 +206,21 @@ impl Fault {
 #[must_use]
 pub fn module(with_table_bomb: bool) -> Vec<u8> {
     let is_there = |fault: &&Fault| with_table_bomb || fault.name != "table bomb";
-    let mut faults = String::new();
-    for fault in FAULTS.iter().chain([&FLOOD, &CHATTER]).filter(is_there) {
-        faults.push_str(&format!(
+    let faults: Vec<_> = FAULTS.iter().chain([&FLOOD, &CHATTER]).filter(is_there).collect();
+    filter("", &told(&faults), &callbacks())
+}
+
+/// The code of `faults`, each where `$fault` is its letter.
+fn told(faults: &[&Fault]) -> String {
+    let mut code = String::new();
+    for fault in faults {
+        code.push_str(&format!(
             "(if (i32.eq (local.get $fault) (i32.const {})) (then {}))\n",
             u32::from(fault.letter),
             fault.code
         ));
     }
-    filter(&faults, &callbacks())
+    code
 }
 
 /// The filter, which fails in each of its ticks, one each millisecond.
@@ -199,6 +231,7 @@ pub fn module(with_table_bomb: bool) -> Vec<u8> {
 pub fn ticking(fault: &Fault) -> Vec<u8> {
     filter(
         "",
+        "",
         &format!(
             r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
                 (drop (call $set_tick (i32.const 1))) (i32.const 1))
@@ -208,26 +241,58 @@ pub fn ticking(fault: &Fault) -> Vec<u8> {
     )
 }
 
+/// The filter, which puts a message into a queue of its own at each tick, one each millisecond, and fails when it is told
+/// of it, having taken the message.
+///
+/// # Panics
+/// When its text is no WebAssembly.
+#[must_use]
+pub fn queueing(fault: &Fault) -> Vec<u8> {
+    let imports = r#"
+        (import "env" "proxy_register_shared_queue" (func $register (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_dequeue_shared_queue" (func $dequeue (param i32 i32 i32) (result i32)))"#;
+    filter(
+        imports,
+        "",
+        &format!(
+            r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+                (drop (call $register (i32.const 64) (i32.const 5) (i32.const 24)))
+                (drop (call $set_tick (i32.const 1))) (i32.const 1))
+            (func (export "proxy_on_tick") (param i32)
+                (drop (call $enqueue (i32.load (i32.const 24)) (i32.const 64) (i32.const 5))))
+            (func (export "proxy_on_queue_ready") (param i32 i32)
+                (drop (call $dequeue (local.get 1) (i32.const 16) (i32.const 20))) {})"#,
+            fault.code
+        ),
+    )
+}
+
 /// The exports that fail as requests ask for it.
 fn callbacks() -> String {
     let mut callbacks = String::new();
-    for (letter, name, params, returns) in CALLBACKS {
+    for (letter, name, params, returns) in CALLBACKS.into_iter().chain([TRAILERS]) {
         let (result, value) = match (returns, letter) {
             (false, _) => ("", ""),
             (true, 'D') => ("(result i32)", "(i32.const 1)"),
             (true, _) => ("(result i32)", "(i32.const 0)"),
         };
-        callbacks.push_str(&format!(
-            "(func (export \"{name}\") (param{}) {result} (call $fail (i32.const {})) {value})\n",
-            " i32".repeat(params),
-            u32::from(letter)
-        ));
+        callbacks.push_str(&exports(letter, name, params, result, value));
     }
     callbacks
 }
 
-/// The module with those faults and callbacks.
-fn filter(faults: &str, callbacks: &str) -> Vec<u8> {
+/// An export that fails where `letter` is asked for, and then does what `after` says.
+fn exports(letter: char, name: &str, params: usize, result: &str, after: &str) -> String {
+    format!(
+        "(func (export \"{name}\") (param{}) {result} (call $fail (i32.const {})) {after})\n",
+        " i32".repeat(params),
+        u32::from(letter)
+    )
+}
+
+/// The module with those imports, faults and callbacks.
+fn filter(imports: &str, faults: &str, callbacks: &str) -> Vec<u8> {
     assemble(&format!(
         r#"(module
         (type $plain (func))
@@ -237,6 +302,7 @@ fn filter(faults: &str, callbacks: &str) -> Vec<u8> {
             (func $proxy_send_local_response (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_set_tick_period_milliseconds" (func $set_tick (param i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+        {imports}
         (memory (export "memory") 2)
         (table $t 2 funcref)
         (elem (i32.const 1) func $deep_with_a_result)
@@ -256,6 +322,10 @@ fn filter(faults: &str, callbacks: &str) -> Vec<u8> {
             (if (i32.eq (local.get $mode) (i32.const 3))
                 (then (drop (call $value
                     (i32.const 0) (i32.const 0) (i32.const 7) (i32.const 16) (i32.const 20)))))
+            (if (i32.eq (local.get $mode) (i32.const 4)) (then unreachable))
+            (if (i32.eq (local.get $mode) (i32.const 5))
+                (then (return (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1)))))
+            (if (i32.eq (local.get $mode) (i32.const 6)) (then (return (i32.const 16))))
             (i32.const 1024))
         ;; Asks for a value while the allocator does what is wanted: the status.
         (func $allocating (param $mode i32) (result i32)
