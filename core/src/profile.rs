@@ -12,6 +12,7 @@
 //! profile itself. What the kernel does for the thread counts for the function that called it.
 
 mod code;
+pub mod names;
 mod pprof;
 mod sampler;
 

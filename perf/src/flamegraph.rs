@@ -17,6 +17,8 @@ use inferno::{
     },
 };
 
+use weir_core::profile::names::readable;
+
 /// What `weir flamegraph` is told.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -69,11 +71,8 @@ fn named(stack: &str) -> String {
             Some(at) => frame.split_at(at),
             None => (frame, ""),
         };
-        // Without the hash at its end.
-        let name =
-            rustc_demangle::try_demangle(name).map_or_else(|_| name.to_owned(), |name| format!("{name:#}"));
         // What separates frames is in no name.
-        let name = name.replace(';', ":");
+        let name = readable(name).replace(';', ":");
         if at == 1 && rest.starts_with(GUEST) { format!("{IN_GUESTS};{name}{rest}") } else { name + rest }
     });
     frames.collect::<Vec<_>>().join(";")
@@ -118,6 +117,11 @@ nginx 100 1.000002:          1 instructions:u:
 nginx 100 1.000003:          1 instructions:u: 
 \t    7f0000003000 proxy_on_log+0x20 (/tmp/perf-100.map)
 
+nginx 100 1.000004:          1 instructions:u: 
+\t    7f0000004000 _ZN6bakery4Oven4bakeEj+0x8 (/tmp/perf-100.map)
+\t    7f0000002000 proxy_on_request_headers+0x20 (/tmp/perf-100.map)
+\t    55d000000010 weir_core::chain::Chain<H>::headers+0x4 (/m/ngx_http_weir_module.so)
+
 ";
 
     #[test]
@@ -126,7 +130,9 @@ nginx 100 1.000003:          1 instructions:u:
         let guest =
             "nginx;weir_core::chain::Chain<H>::headers;proxy_on_request_headers_[j];guest::inner_[j] 1";
         let alone = "nginx;in guests;proxy_on_log_[j] 1";
-        assert_eq!(folded, [alone, "nginx;weir_core::chain::Chain<H>::headers 1", guest]);
+        let cpp = "nginx;weir_core::chain::Chain<H>::headers;proxy_on_request_headers_[j];\
+                   bakery::Oven::bake(unsigned int)_[j] 1";
+        assert_eq!(folded, [alone, "nginx;weir_core::chain::Chain<H>::headers 1", guest, cpp]);
     }
 
     #[test]

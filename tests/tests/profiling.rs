@@ -224,6 +224,22 @@ fn stacks_are_text_for_other_tools_and_a_picture() {
     }
 }
 
+/// The names of its functions are those that the compiler has made.
+#[test]
+fn functions_of_cpp_have_readable_names() {
+    let nginx =
+        Nginx::start(Conf::new().guest("busy_cpp").workers(1).timeout("callback_timeout 10s;").server(
+            "location = / { proxy_wasm busy_cpp; return 200 ok; } location = /profile { weir_profile; }",
+        ));
+    let get = |connection: &mut Connection, _: usize| {
+        let _ = connection.get("/").expect_status(200);
+    };
+    let response = under_load(&nginx, "/profile?seconds=1&hz=1000&format=folded", get).expect_status(200);
+    let text = response.text();
+    let names = ["proxy_on_request_headers_[j]", "bakery::Oven::bake(unsigned int)_[j]"];
+    assert!(text.lines().any(|line| names.iter().all(|name| line.contains(name))), "{text}");
+}
+
 #[test]
 fn a_worker_makes_one_profile_at_a_time() {
     let nginx = Nginx::start(profiled());

@@ -17,7 +17,7 @@ use object::{
     SymbolKind, elf::PF_X,
 };
 
-use super::{Frame, Mapping, sampler::Sample};
+use super::{Frame, Mapping, names::readable, sampler::Sample};
 use crate::filter::symbols::Symbol;
 
 /// Most frames of a stack that are followed.
@@ -140,9 +140,7 @@ impl Code {
 }
 
 fn frame(address: u64, mapping: Option<usize>, symbol: String, is_guest: bool) -> Frame {
-    // Without the hash at its end.
-    let name =
-        rustc_demangle::try_demangle(&symbol).map_or_else(|_| symbol.clone(), |name| format!("{name:#}"));
+    let name = readable(&symbol);
     Frame { address, mapping, symbol, name, is_guest }
 }
 
