@@ -13,6 +13,9 @@
 //! | `start` | what a start of nginx does: engine, compiling, artefacts, images |
 //! | `instructions` | instructions (callgrind) of the hot paths, which do not depend on what else the machine does |
 //!
+//! Views of nginx's chains are in ngx-glue, which is no library that a program could be linked with: they are timed by a
+//! test of its own, `ngx-glue/src/ngx/lane/bench.rs`.
+//!
 //! [`gate`] compares two commits by these; `scripts/bench-gate` builds and runs it.
 #![forbid(unsafe_code)]
 

@@ -400,4 +400,6 @@ impl State {
 }
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod tests;

@@ -152,9 +152,15 @@ extern "C" fn ngx_pnalloc(_: *mut ngx_pool_t, size: usize) -> *mut c_void {
     give(size)
 }
 
+/// A link that was given back, or a new one.
 #[unsafe(no_mangle)]
-extern "C" fn ngx_alloc_chain_link(_: *mut ngx_pool_t) -> *mut ngx_chain_t {
-    give(size_of::<ngx_chain_t>()).cast()
+extern "C" fn ngx_alloc_chain_link(pool: *mut ngx_pool_t) -> *mut ngx_chain_t {
+    // SAFETY: the caller's pool, which nobody else looks at meanwhile.
+    let Some(pool) = (unsafe { pool.as_mut() }) else { return give(size_of::<ngx_chain_t>()).cast() };
+    let Some(link) = NonNull::new(pool.chain) else { return give(size_of::<ngx_chain_t>()).cast() };
+    // SAFETY: links of the list are whole, and never freed.
+    pool.chain = unsafe { link.read() }.next;
+    link.as_ptr()
 }
 
 /// nginx's module, of which only the number is looked at: 0.
