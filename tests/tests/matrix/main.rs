@@ -178,7 +178,7 @@ fn in_callbacks_of_root_contexts() {
                     .server(&format!("{OTHERS} location /root {{ proxy_wasm root; return 200 fine; }}")),
             );
             let worker = nginx.worker_pid();
-            let count = || failures(&nginx).into_iter().map(|(_, count)| count).sum::<u64>();
+            let count = || failures(&nginx).into_values().sum::<u64>();
             let reach = |wanted: u64| {
                 while count() < wanted {
                     let more = count();
