@@ -229,7 +229,8 @@ fn stacks_are_text_for_other_tools_and_a_picture() {
 fn functions_of_cpp_have_readable_names() {
     let nginx =
         Nginx::start(Conf::new().guest("busy_cpp").workers(1).timeout("callback_timeout 10s;").server(
-            "location = / { proxy_wasm busy_cpp; return 200 ok; } location = /profile { weir_profile; }",
+            "keepalive_requests 1000000000; location = / { proxy_wasm busy_cpp; return 200 ok; }
+             location = /profile { weir_profile; }",
         ));
     let get = |connection: &mut Connection, _: usize| {
         let _ = connection.get("/").expect_status(200);
