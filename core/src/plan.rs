@@ -29,6 +29,7 @@ use crate::{
     pool::image::Images,
 };
 
+pub(crate) use declared::DeclaredHere;
 pub use declared::{Declaration, Declared, Undeclared};
 use group::Group;
 

@@ -340,8 +340,7 @@ fn ticks_that_fail() {
         .http("http2 on;");
     let mut locations = String::new();
     for (n, fault) in faults.iter().enumerate() {
-        // No request is there for an allocator to reach, nor to answer.
-        if fault.name.starts_with("allocator") || fault.name == "answer before a trap" {
+        if fault.needs_request() {
             continue;
         }
         conf =

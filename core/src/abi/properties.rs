@@ -14,6 +14,7 @@ use crate::{
     engine::limits::{MAX_PROPERTIES, MAX_PROPERTY_PATH, MAX_PROPERTY_VALUE},
     host::{Attribute, Host, Maps, StreamHost, Value},
     instance::State,
+    plan::{Declaration, DeclaredHere, Undeclared},
 };
 
 /// `listener_direction` of Envoy's: inbound. Filters here see what clients ask for.
@@ -25,14 +26,38 @@ const SET_BY_FILTERS: &[u8] = b"filter_state\0wasm.";
 /// Properties that the filters of one stream have set, by path.
 #[derive(Debug, Default)]
 pub struct Properties {
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    entries: Vec<Entry>,
+    declared: DeclaredHere,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: Vec<u8>,
+    value: Vec<u8>,
+    read_only: bool,
+}
+
+/// Why a property was not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotSet {
+    /// It is read-only, and has a value.
+    #[error("it can be set once only")]
+    ReadOnly,
+    /// A bound of `engine/limits.rs` forbids it.
+    #[error("too many, or too large")]
+    NoRoom,
 }
 
 impl Properties {
     /// The value that was set for `path` (segments separated by NUL).
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find(|(key, _)| key == path).map(|(_, value)| &value[..])
+        self.entries.iter().find(|entry| entry.path == path).map(|entry| &entry.value[..])
+    }
+
+    /// A context of the stream says of a property what it will be.
+    pub(crate) fn declare(&mut self, declaration: &Declaration<'_>) -> Result<(), Undeclared> {
+        self.declared.declare(declaration)
     }
 
     /// The value that a guest reads under `path`: what was set for it, and, as in Envoy, what was set for `NAME` under
@@ -41,26 +66,34 @@ impl Properties {
         self.get(path).or_else(|| self.get(path.strip_prefix(SET_BY_FILTERS)?))
     }
 
-    /// Sets `path` to `value`; false when a bound of `engine/limits.rs` forbids it.
-    pub fn set(&mut self, path: &[u8], value: &[u8]) -> bool {
+    /// Sets `path` to `value`. If `read_only` says so, or a context of the stream has declared it, nobody sets it again.
+    ///
+    /// # Errors
+    /// [`NotSet`].
+    pub fn set(&mut self, path: &[u8], value: &[u8], read_only: bool) -> Result<(), NotSet> {
         if path.len() > MAX_PROPERTY_PATH || value.len() > MAX_PROPERTY_VALUE {
-            return false;
+            return Err(NotSet::NoRoom);
         }
-        if let Some((_, old)) = self.entries.iter_mut().find(|(key, _)| key == path) {
-            old.clear();
-            old.extend_from_slice(value);
-            return true;
+        if let Some(old) = self.entries.iter_mut().find(|entry| entry.path == path) {
+            if old.read_only {
+                return Err(NotSet::ReadOnly);
+            }
+            old.value.clear();
+            old.value.extend_from_slice(value);
+            return Ok(());
         }
         if self.entries.len() >= MAX_PROPERTIES {
-            return false;
+            return Err(NotSet::NoRoom);
         }
-        self.entries.push((path.to_vec(), value.to_vec()));
-        true
+        let read_only = read_only || self.declared.is_read_only(path);
+        self.entries.push(Entry { path: path.to_vec(), value: value.to_vec(), read_only });
+        Ok(())
     }
 
     /// Forgets everything: the stream has ended, its record is used again.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.declared.clear();
     }
 }
 
@@ -299,25 +332,19 @@ pub(super) fn set_property<H: Host>(
             Ok(state.refused_property(Status::NotFound)?)
         });
     }
-    let read_only =
-        state.contexts.effective_plugin().is_some_and(|plugin| plugin.declared.is_read_only(&path));
-    if read_only && stream.with_properties(|stored| stored.get(&path).is_some()) == Some(true) {
-        state.warn(&format!("property \"{}\" was not set: it can be set once only", path.escape_ascii()));
-        return Ok(state.refused_property(Status::BadArgument)?);
-    }
-    match stream.with_properties(|stored| stored.set(&path, value)) {
-        Some(true) => Ok(()),
-        Some(false) => {
-            state.warn(&format!("property \"{}\" was not set: too many, or too large", path.escape_ascii()));
-            Ok(state.refused_property(Status::InternalFailure)?)
-        }
-        None => Err(Status::NotFound.into()),
-    }
+    let plugin = state.contexts.effective_plugin();
+    let read_only = plugin.is_some_and(|plugin| plugin.declared.is_read_only(&path));
+    let set = stream.with_properties(|stored| stored.set(&path, value, read_only)).ok_or(Status::NotFound)?;
+    set.or_else(|error| {
+        state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
+        let status = if error == NotSet::ReadOnly { Status::BadArgument } else { Status::InternalFailure };
+        Ok(state.refused_property(status)?)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ATTRIBUTES, Properties, Target, normalize, resolve};
+    use super::{ATTRIBUTES, NotSet, Properties, Target, normalize, resolve};
     use crate::{
         abi::types::MapType,
         engine::limits::{MAX_PROPERTIES, MAX_PROPERTY_VALUE},
@@ -358,13 +385,14 @@ mod tests {
     #[test]
     fn stored_properties_are_bounded() {
         let mut stored = Properties::default();
-        assert!(stored.set(b"a", b"1") && stored.set(b"a", b"2"));
+        let set = |stored: &mut Properties, path: &[u8], value: &[u8]| stored.set(path, value, false);
+        assert_eq!((set(&mut stored, b"a", b"1"), set(&mut stored, b"a", b"2")), (Ok(()), Ok(())));
         assert_eq!(stored.get(b"a"), Some(&b"2"[..]));
-        assert!(!stored.set(b"big", &vec![0; MAX_PROPERTY_VALUE + 1]));
+        assert_eq!(set(&mut stored, b"big", &vec![0; MAX_PROPERTY_VALUE + 1]), Err(NotSet::NoRoom));
         for number in 1..MAX_PROPERTIES {
-            assert!(stored.set(format!("p{number}").as_bytes(), b""));
+            set(&mut stored, format!("p{number}").as_bytes(), b"").expect("room");
         }
-        assert!(!stored.set(b"one more", b""));
+        assert_eq!(set(&mut stored, b"one more", b""), Err(NotSet::NoRoom));
         stored.clear();
         assert_eq!(stored.get(b"a"), None);
     }

@@ -3,16 +3,9 @@
 
 use std::borrow::Cow;
 
-/// Whether `bytes`, which are not the binary format, are meant to be the text format: behind white space and comments
-/// comes a parenthesis.
+/// Whether `bytes` are meant to be the text format.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
-    let mut rest = bytes.trim_ascii_start();
-    while rest.starts_with(b";;") {
-        let line = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-        rest = rest.get(line..).unwrap_or_default().trim_ascii_start();
-    }
-    // A comment in parentheses is one, too.
-    rest.first() == Some(&b'(')
+    wat::Detect::from_bytes(bytes) == wat::Detect::WasmText
 }
 
 /// The module whose text is `bytes`.

@@ -11,8 +11,8 @@ pub struct Declaration<'a> {
     pub path: &'a [u8],
     /// Whether it can be set once only.
     pub read_only: bool,
-    /// What its values are, and how long they last, as bytes that are compared and not read.
-    pub rest: &'a [u8],
+    /// The whole message: it is compared, so that a property is declared in one way.
+    pub message: &'a [u8],
 }
 
 /// Why a declaration was not taken.
@@ -29,21 +29,50 @@ pub enum Undeclared {
 struct Kept {
     path: Box<[u8]>,
     read_only: bool,
-    rest: Box<[u8]>,
+    message: Box<[u8]>,
 }
 
 impl Kept {
     fn new(declaration: &Declaration<'_>) -> Self {
-        Self {
-            path: declaration.path.into(),
-            read_only: declaration.read_only,
-            rest: declaration.rest.into(),
-        }
+        let Declaration { path, read_only, message } = *declaration;
+        Self { path: path.into(), read_only, message: message.into() }
     }
 
-    fn same(&self, declaration: &Declaration<'_>) -> bool {
-        let Declaration { path, read_only, rest } = *declaration;
-        *self.path == *path && self.read_only == read_only && *self.rest == *rest
+    /// What becomes of `declaration`, if it is of this property.
+    fn answer(&self, declaration: &Declaration<'_>) -> Option<Result<(), Undeclared>> {
+        let same = *self.message == *declaration.message;
+        (*self.path == *declaration.path).then_some(if same { Ok(()) } else { Err(Undeclared::Different) })
+    }
+}
+
+/// What the contexts of one request have declared: it ends with the request.
+#[derive(Debug, Default)]
+pub(crate) struct DeclaredHere(Vec<Kept>);
+
+impl DeclaredHere {
+    /// Takes a declaration.
+    ///
+    /// # Errors
+    /// As [`Declared::declare`].
+    pub(crate) fn declare(&mut self, declaration: &Declaration<'_>) -> Result<(), Undeclared> {
+        if let Some(answer) = self.0.iter().find_map(|kept| kept.answer(declaration)) {
+            return answer;
+        }
+        if self.0.len() >= MAX_DECLARATIONS {
+            return Err(Undeclared::Full);
+        }
+        self.0.push(Kept::new(declaration));
+        Ok(())
+    }
+
+    /// Whether the property at `path` can be set once only.
+    pub(crate) fn is_read_only(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|kept| kept.read_only && *kept.path == *path)
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -70,8 +99,8 @@ impl Declared {
     pub fn declare(&self, declaration: &Declaration<'_>) -> Result<(), Undeclared> {
         for slot in &self.slots {
             let kept = slot.get_or_init(|| Kept::new(declaration));
-            if *kept.path == *declaration.path {
-                return if kept.same(declaration) { Ok(()) } else { Err(Undeclared::Different) };
+            if let Some(answer) = kept.answer(declaration) {
+                return answer;
             }
         }
         Err(Undeclared::Full)
@@ -93,14 +122,13 @@ mod tests {
     #[test]
     fn a_declaration_holds_and_may_be_repeated_word_for_word() {
         let declared = Declared::default();
-        let once = Declaration { path: b"once", read_only: true, rest: b"\x18\x01" };
+        let once = Declaration { path: b"once", read_only: true, message: b"\x10\x01" };
         assert!(!declared.is_read_only(b"once"));
         for _ in 0..2 {
             assert_eq!(declared.declare(&once), Ok(()));
         }
-        assert_eq!(declared.declare(&Declaration { rest: b"", ..once }), Err(Undeclared::Different));
-        assert_eq!(declared.declare(&Declaration { read_only: false, ..once }), Err(Undeclared::Different));
-        assert_eq!(declared.declare(&Declaration { path: b"often", read_only: false, rest: b"" }), Ok(()));
+        assert_eq!(declared.declare(&Declaration { message: b"", ..once }), Err(Undeclared::Different));
+        assert_eq!(declared.declare(&Declaration { path: b"often", read_only: false, message: b"" }), Ok(()));
         assert_eq!(
             ["once", "often", "other"].map(|path| declared.is_read_only(path.as_bytes())),
             [true, false, false]
@@ -113,11 +141,11 @@ mod tests {
         let path = |number: usize| format!("p{number}").into_bytes();
         for number in 0..MAX_DECLARATIONS {
             assert_eq!(
-                declared.declare(&Declaration { path: &path(number), read_only: false, rest: b"" }),
+                declared.declare(&Declaration { path: &path(number), read_only: false, message: b"" }),
                 Ok(())
             );
         }
-        let more = Declaration { path: b"one more", read_only: false, rest: b"" };
+        let more = Declaration { path: b"one more", read_only: false, message: b"" };
         assert_eq!(declared.declare(&more), Err(Undeclared::Full));
         assert_eq!(declared.declare(&Declaration { path: &path(0), ..more }), Ok(()));
     }

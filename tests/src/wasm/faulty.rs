@@ -192,6 +192,13 @@ pub const CALLBACKS: [(char, &str, usize, bool); 8] = [
 pub const TRAILERS: (char, &str, usize, bool) = ('t', "proxy_on_response_trailers", 2, true);
 
 impl Fault {
+    /// Whether it happens in a request's context only: an allocator is asked for one of its headers, an answer is its
+    /// own.
+    #[must_use]
+    pub fn needs_request(&self) -> bool {
+        self.name.starts_with("allocator") || self.name == "answer before a trap"
+    }
+
     /// The value of `x-fault` that makes it happen in the callback of that letter.
     #[must_use]
     pub fn at(&self, callback: char) -> String {

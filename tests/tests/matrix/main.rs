@@ -159,17 +159,11 @@ fn walk(nginx: &Nginx, part: Part) {
 /// Root contexts: each tick fails, and each message of a queue, until there have been enough failures.
 #[test]
 fn in_callbacks_of_root_contexts() {
-    // No request is there for an allocator to reach, nor to answer.
-    let of_requests = ["allocator that calls back", "answer before a trap"];
     for (callback, make) in [
         ("on_tick", faulty::ticking as fn(&Fault) -> Vec<u8>),
         ("on_queue_ready", faulty::queueing as fn(&Fault) -> Vec<u8>),
     ] {
-        for fault in cells::faults().filter(|fault| fault.is_fatal && !of_requests.contains(&fault.name)) {
-            // The allocator of this filter is asked for a header, of which there is none.
-            if fault.name.starts_with("allocator") {
-                continue;
-            }
+        for fault in cells::faults().filter(|fault| fault.is_fatal && !fault.needs_request()) {
             let nginx = Nginx::start(
                 conf()
                     .file("faulty.wasm", make(fault))

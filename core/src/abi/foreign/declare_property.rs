@@ -17,7 +17,8 @@ use crate::{
 const NAME: u64 = 1;
 const READ_ONLY: u64 = 2;
 
-/// Arguments: Envoy's message. The property belongs to the root context of whoever calls.
+/// Arguments: Envoy's message. What a root context declares holds for all its requests, what is declared in a request's
+/// context for that request alone.
 pub(super) fn declare<H: Host>(state: &mut State<H>, arguments: &[u8]) -> Hostcall<Vec<u8>> {
     let mut fields = Fields::new(arguments);
     let mut read_only = false;
@@ -32,9 +33,12 @@ pub(super) fn declare<H: Host>(state: &mut State<H>, arguments: &[u8]) -> Hostca
         return Err(Status::BadArgument.into());
     }
     let path = normalize(name, H::Stream::NATIVE_PREFIX);
-    let plugin = state.contexts.effective_plugin().ok_or(Status::NotFound)?;
-    let declaration = Declaration { path: &path, read_only, rest: arguments };
-    plugin.declared.declare(&declaration).map(|()| Vec::new()).map_err(|why| {
+    let declaration = Declaration { path: &path, read_only, message: arguments };
+    let declared = match state.stream()? {
+        Some(stream) => stream.with_properties(|stored| stored.declare(&declaration)),
+        None => state.contexts.effective_plugin().map(|plugin| plugin.declared.declare(&declaration)),
+    };
+    declared.ok_or(Status::NotFound)?.map(|()| Vec::new()).map_err(|why| {
         let why = match why {
             Undeclared::Different => "it was declared before, in another way",
             Undeclared::Full => "too many are",

@@ -2,6 +2,7 @@
 
 use crate::{
     abi::{
+        properties::NotSet,
         proto::{self, Fields},
         status::{Hostcall, Status},
     },
@@ -24,12 +25,13 @@ pub(super) fn set<H: Host>(state: &mut State<H>, arguments: &[u8]) -> Hostcall<V
     let value = proto::bytes(arguments, VALUE).unwrap_or_default();
     let path = [b"filter_state\0", path].concat();
     let stream = state.stream()?.ok_or(Status::NotFound)?;
-    match stream.with_properties(|stored| stored.set(&path, value)) {
-        Some(true) => Ok(Vec::new()),
-        Some(false) => {
-            state.warn("set_envoy_filter_state: too many properties, or too large a one");
-            Err(Status::InternalFailure.into())
-        }
-        None => Err(Status::NotFound.into()),
-    }
+    let set = stream.with_properties(|stored| stored.set(&path, value, false)).ok_or(Status::NotFound)?;
+    set.map(|()| Vec::new()).map_err(|error| {
+        state.warn(&format!(
+            "set_envoy_filter_state: property \"{}\" was not set: {error}",
+            path.escape_ascii()
+        ));
+        let status = if error == NotSet::ReadOnly { Status::BadArgument } else { Status::InternalFailure };
+        status.into()
+    })
 }

@@ -1,5 +1,7 @@
 //! `proxy_call_foreign_function`, and what each function makes of its bytes.
 
+use std::time::Duration;
+
 use weir_core::{
     abi::Status,
     filter::{AbiVersion, Callback},
@@ -95,6 +97,24 @@ fn a_property_that_is_declared_read_only_is_set_once() {
     assert_eq!(log, ["0", "0", "2", "0", "one"]);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("it can be set once only"), "{warnings:?}");
+}
+
+/// What a request declares is gone with it: the next one may declare the same in another way.
+#[test]
+fn what_a_request_declares_ends_with_it() {
+    let name = "declare_property";
+    // Read-only; field 4 is the time, so each request says something else.
+    let arguments = b"\x0a\x04once\x10\x01\x22\x08________";
+    let time = call("proxy_get_current_time_nanoseconds", [256 + 10]);
+    let set = |at: i64| call("proxy_set_property", [512, 4, at, 3]);
+    let guest = Guest::new().data(0, name).data(256, arguments).data(512, "once").data(600, "onetwo");
+    let steps = [time, foreign(name, arguments.len()), set(600), set(603)];
+    let bench = guest.on(Callback::RequestHeaders, steps).bench();
+    for request in 0..2 {
+        bench.serve(&bench.request());
+        assert_eq!(bench.spoken().0, ["0", "0", "0", "2"], "request {request}");
+        bench.worker.pass(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -28,8 +28,8 @@ fn prepare(request: &Request) {
     parts.native.insert(b"remote_addr".to_vec(), b"127.0.0.1".to_vec());
     parts.native.insert(b"arg_a.b".to_vec(), b"dotted".to_vec());
     parts.maps.insert(MapType::HttpResponseTrailers, pairs(&[("T", "1")]));
-    assert!(parts.properties.set(b"my.own", b"stored"));
-    assert!(parts.properties.set(b"my\0segments", b"segmented"));
+    parts.properties.set(b"my.own", b"stored", false).expect("room");
+    parts.properties.set(b"my\0segments", b"segmented", false).expect("room");
 }
 
 /// What a guest reads under `path` in a callback of its request: the status and the value.

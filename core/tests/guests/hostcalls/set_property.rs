@@ -74,7 +74,7 @@ fn there_are_bounds() {
     assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings);
     let fill = |request: &weir_core::testing::Request| {
         for number in 0..MAX_PROPERTIES {
-            assert!(request.edit().properties.set(format!("p{number}").as_bytes(), b""));
+            request.edit().properties.set(format!("p{number}").as_bytes(), b"", false).expect("room");
         }
     };
     check(Guest::new().data(0, "one more"), fill, &[case(SET, [0, 8, 0, 1], Status::InternalFailure)]);
