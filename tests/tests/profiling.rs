@@ -167,28 +167,43 @@ fn plain(connection: &mut Connection, _: usize) {
     let _ = connection.get(&format!("/?{}", "a-b/".repeat(500))).expect_status(200);
 }
 
-#[test]
-fn a_worker_tells_where_its_time_goes_through_guests() {
-    let nginx = Nginx::start(profiled());
-    let response = under_load(&nginx, "/profile?seconds=2&hz=1000", plain).expect_status(200);
+/// One profile of two seconds, taken while the guests are kept busy.
+fn profile_of_guests(nginx: &Nginx) -> pprof::Profile {
+    let response = under_load(nginx, "/profile?seconds=2&hz=1000", plain).expect_status(200);
     assert_eq!(response.header("content-type"), Some("application/octet-stream"));
     let mut message = Vec::new();
     GzDecoder::new(&response.body[..]).read_to_end(&mut message).expect("gzip");
     let profile = <pprof::Profile as prost::Message>::decode(&message[..]).expect("a profile");
     assert!(profile.duration >= 2_000_000_000, "{}", profile.duration);
-    let stacks: Vec<_> = profile.samples.iter().map(|sample| profile.stack(sample)).collect();
-    let in_guest = |stack: &&Vec<(&str, &str)>| stack.iter().any(|(_, file)| *file == "guests");
-    let through: Vec<_> = stacks.iter().filter(in_guest).collect();
-    assert!(!through.is_empty(), "{stacks:#?}");
-    // From main() to the guest, and from there to what it calls, in one stack.
+    profile
+}
+
+#[test]
+fn a_worker_tells_where_its_time_goes_through_guests() {
+    let nginx = Nginx::start(profiled());
     let has = |stack: &[(&str, &str)], name: &str| stack.iter().any(|(function, _)| function.contains(name));
-    let whole = through.iter().filter(|stack| {
-        let names = ["proxy_on_", "weir_core::chain::Chain", "ngx_worker_process_cycle", "main"];
-        names.iter().all(|name| has(stack, name))
+    // A worker that gets little of a busy machine has few samples: what is seen seldom may take more than one profile.
+    let (mut inner, mut hostcall, mut samples, mut whole) = (false, false, 0, 0);
+    let seen = wait::poll(|| {
+        let profile = profile_of_guests(&nginx);
+        let stacks: Vec<_> = profile.samples.iter().map(|sample| profile.stack(sample)).collect();
+        let in_guest = |stack: &&Vec<(&str, &str)>| stack.iter().any(|(_, file)| *file == "guests");
+        let through: Vec<_> = stacks.iter().filter(in_guest).collect();
+        // From main() to us, to the guest, and to what it calls, in one stack, whatever the callback.
+        let is_whole = |stack: &&&Vec<(&str, &str)>| {
+            let names = ["weir_core::", "ngx_http_weir_module::", "ngx_worker_process_cycle", "main"];
+            names.iter().all(|name| has(stack, name))
+        };
+        samples += through.len();
+        whole += through.iter().filter(is_whole).count();
+        let of_request = |stack: &&&Vec<(&str, &str)>| has(stack, "proxy_on_request_headers");
+        inner |= through.iter().filter(of_request).any(|stack| has(stack, "regex"));
+        hostcall |= through.iter().any(|stack| has(stack, "HostFunc") || has(stack, "abi::"));
+        (inner && hostcall && samples >= 20).then_some(())
     });
-    assert!(whole.count() * 10 >= through.len() * 9, "{through:#?}");
-    assert!(through.iter().any(|stack| has(stack, "regex")), "guests' inner functions: {through:#?}");
-    assert!(through.iter().any(|stack| has(stack, "HostFunc") || has(stack, "abi::")), "{through:#?}");
+    assert!(seen.is_some(), "guests' functions: {inner}, ours that they call: {hostcall}, samples: {samples}");
+    // The first instructions of a function have no frame yet: a sample there has no more than that function.
+    assert!(whole * 4 >= samples * 3, "{whole} of {samples}");
 }
 
 #[test]
