@@ -149,6 +149,38 @@ fn first_writes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Makes its memory larger by as many times 64 KiB as the request has headers, and fills that.
+const GROW: &str = r#"(module
+    (memory (export "memory") 4)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 0))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (memory.fill
+            (i32.mul (memory.grow (local.get 1)) (i32.const 65536))
+            (i32.const 1)
+            (i32.mul (local.get 1) (i32.const 65536)))
+        (i32.const 0)))"#;
+
+/// Requests that need so many times 64 KiB more than an instance has, and give it back: the instance is put back, or
+/// the next request gets a new one.
+fn growth(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("growth");
+    for (way, tracking) in [("protect", Tracking::Protect), ("renew", Tracking::Renew)] {
+        let bench = LazyCell::new(|| Bench::new(&Case { tracking, ..Case::new(Guest::Text(GROW)) }));
+        for pages in [1, 4, 32] {
+            group.throughput(Throughput::Bytes(pages * 65536));
+            group.bench_function(format!("{way}/{}k", pages * 64), |bencher| {
+                let bench = &*bench;
+                let request = bench.request();
+                let pairs = (0..pages).map(|_| (b"a".to_vec(), b"b".to_vec())).collect();
+                request.edit().maps.insert(MapType::HttpRequestHeaders, pairs);
+                bencher.iter(|| bench.serve(&request));
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Twenty request headers are set, read and removed in one callback.
 fn headers20(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers20");
@@ -168,5 +200,5 @@ fn headers20(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, check_out, chains, first_writes, headers20);
+criterion_group!(benches, requests, check_out, chains, first_writes, growth, headers20);
 criterion_main!(benches);

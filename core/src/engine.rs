@@ -19,15 +19,35 @@ pub(crate) mod ticker;
 pub use config::{Settings, Tracking};
 pub use ticker::{Beat, Ticker};
 
+use crate::pool::slots::Slots;
+
 /// The engine could not be made with these settings.
 #[derive(Debug, thiserror::Error)]
-#[error("wasmtime refuses the settings of the \"wasm\" block: {0:#}")]
-pub struct EngineError(wasmtime::Error);
+pub enum EngineError {
+    /// wasmtime refuses them.
+    #[error("wasmtime refuses the settings of the \"wasm\" block: {0:#}")]
+    Refused(wasmtime::Error),
+    /// There is no room for memories.
+    #[error(
+        "address space for the memories of {instances} instances, {reservation} bytes for each, cannot be reserved: \
+         {error}; lower \"instances\" or \"memory_reservation\", or raise the system's limit (ulimit -v)"
+    )]
+    NoRoom {
+        /// How many instances there may be.
+        instances: u32,
+        /// Bytes of each.
+        reservation: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+}
 
 /// A wasmtime engine and the settings it was made with.
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     settings: Settings,
+    /// Where its instances' memories are.
+    slots: Arc<Slots>,
     /// The limits on time, in epochs.
     deadlines: Deadlines,
 }
@@ -63,12 +83,19 @@ impl Engine {
         if let Some(engine) = found {
             return Ok(engine);
         }
-        let wasmtime = wasmtime::Engine::new(&config::wasmtime_config(settings)).map_err(EngineError)?;
+        let slots = Slots::reserve(settings.instances, settings.memory_reservation, settings.limits.memory);
+        let slots = slots.map_err(|error| EngineError::NoRoom {
+            instances: settings.instances,
+            reservation: settings.memory_reservation,
+            error,
+        })?;
+        let config = config::wasmtime_config(settings, &slots);
+        let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError::Refused)?;
         let deadlines = Deadlines {
             callback: epochs(settings.limits.callback, settings.tick),
             configuration: epochs(settings.limits.configuration, settings.tick),
         };
-        let engine = Arc::new(Self { wasmtime, settings: settings.clone(), deadlines });
+        let engine = Arc::new(Self { wasmtime, settings: settings.clone(), slots, deadlines });
         engines.push(Arc::downgrade(&engine));
         Ok(engine)
     }
@@ -100,6 +127,10 @@ impl Engine {
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.wasmtime
+    }
+
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
     }
 
     pub(crate) fn deadlines(&self) -> Deadlines {

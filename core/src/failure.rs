@@ -52,9 +52,6 @@ impl Cause {
         if let Some(exit) = error.downcast_ref::<Exit>() {
             return Self::Exit(exit.0);
         }
-        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return Self::Unavailable(error);
-        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Deadline(error),
             Some(Trap::StackOverflow) => Self::StackOverflow(error),

@@ -133,6 +133,7 @@ impl<H: Host> Filter<H> {
         let module = &compiled.module;
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
+        inspect::fits(module, &engine.settings().limits).map_err(unfit)?;
         let exports = Exports::resolve(module).map_err(unfit)?;
         let linked = abi::link::<H>(engine.wasmtime(), module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;

@@ -16,10 +16,12 @@
 
 pub(crate) mod image;
 mod page;
+mod pagemap;
 mod parked;
 pub(crate) mod pristine;
 mod protect;
 mod scan;
+pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod stock;

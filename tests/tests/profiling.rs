@@ -201,7 +201,10 @@ fn a_worker_tells_where_its_time_goes_through_guests() {
         hostcall |= through.iter().any(|stack| has(stack, "HostFunc") || has(stack, "abi::"));
         (inner && hostcall && samples >= 20).then_some(())
     });
-    assert!(seen.is_some(), "guests' functions: {inner}, ours that they call: {hostcall}, samples: {samples}");
+    assert!(
+        seen.is_some(),
+        "guests' functions: {inner}, ours that they call: {hostcall}, samples: {samples}"
+    );
     // The first instructions of a function have no frame yet: a sample there has no more than that function.
     assert!(whole * 4 >= samples * 3, "{whole} of {samples}");
 }

@@ -2,6 +2,8 @@
 
 use wasmtime::{ExternType, Module};
 
+use crate::engine::limits::Limits;
+
 /// A version of the Proxy-Wasm ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AbiVersion {
@@ -57,6 +59,10 @@ pub enum Unfit {
         "exports \"{name}\" as {found}, where the ABI has {expected}: was it built for another version of the ABI?"
     )]
     WrongSignature { name: String, found: String, expected: String },
+    #[error("begins with {needs} bytes of memory, more than \"memory_limit\" ({limit}): raise that")]
+    Memory { needs: u64, limit: usize },
+    #[error("begins with a table of {needs} elements, more than \"table_limit\" ({limit}): raise that")]
+    Table { needs: u64, limit: usize },
     #[error("imports {what} \"{module}.{name}\", but only functions can be imported")]
     ForeignImport { what: &'static str, module: String, name: String },
 }
@@ -79,6 +85,25 @@ pub fn check(module: &Module) -> Result<(), Unfit> {
         };
         let (module, name) = (import.module().to_owned(), import.name().to_owned());
         return Err(Unfit::ForeignImport { what, module, name });
+    }
+    Ok(())
+}
+
+/// Checks that an instance can begin within `limits`.
+///
+/// # Errors
+/// [`Unfit::Memory`], [`Unfit::Table`]
+pub fn fits(module: &Module, limits: &Limits) -> Result<(), Unfit> {
+    let more = |needs: u64, limit: usize| usize::try_from(needs).map_or(true, |needs| needs > limit);
+    if let Some(ExternType::Memory(memory)) = module.get_export("memory") {
+        let needs = memory.minimum().saturating_mul(memory.page_size());
+        if more(needs, limits.memory) {
+            return Err(Unfit::Memory { needs, limit: limits.memory });
+        }
+    }
+    let needs = module.resources_required().max_initial_table_size.unwrap_or(0);
+    if more(needs, limits.table_elements) {
+        return Err(Unfit::Table { needs, limit: limits.table_elements });
     }
     Ok(())
 }

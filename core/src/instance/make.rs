@@ -61,7 +61,12 @@ impl<H: Host> Instance<H> {
 
     fn instantiate(filter: &Arc<Filter<H>>, home: &Home<H>) -> Result<Self, Failure> {
         let engine = filter.engine();
+        if !engine.slots().has_room() {
+            let full = wasmtime::format_err!("all instances that a process may have are in use");
+            return Err(Failure::new(Callback::Initialize, Cause::Unavailable(full)));
+        }
         let mut store = Store::new(engine.wasmtime(), State::new(filter, home));
+        store.limiter(|state| &mut state.bounds);
         store.set_epoch_deadline(engine.deadlines().configuration.get());
         let instance = filter
             .pre()
@@ -179,12 +184,13 @@ impl<H: Host> Instance<H> {
             return Err(host("an image is not as long as the memory it is for"));
         }
         let base = NonNull::new(memory.data_ptr(&*store)).ok_or_else(|| host("a memory is nowhere"))?;
-        let most = store.data().filter.engine().settings().keep_resident;
-        // SAFETY: it is a guest's linear memory, as long as the image. It is anonymous: wasmtime's pool makes it so for
-        // a module without active data, and only such modules have snapshots (`Group::rehearse`). It stays there as
-        // long as the store lives, which `Instance` drops after `pristine`. A store is not shared between threads.
+        let filter = Arc::clone(&store.data().filter);
+        let (slots, most) = (filter.engine().slots(), filter.engine().settings().keep_resident);
+        // SAFETY: it is a guest's linear memory, as long as the image: anonymous memory in one of the engine's slots
+        // (`engine/slots.rs`), which stays there as long as the store lives. `Instance` drops that after `pristine`. A
+        // store is not shared between threads.
         let pristine = unsafe {
-            Pristine::new(memory, base, snapshot, globals, (tracking, most), store.as_context_mut())
+            Pristine::new(memory, (base, slots), snapshot, globals, (tracking, most), store.as_context_mut())
         };
         pristine.map_err(|error| Failure::new(Callback::Initialize, Cause::Unavailable(error.into())))
     }

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use wasmtime::{Memory, TypedFunc};
+use wasmtime::{Memory, StoreLimits, StoreLimitsBuilder, TypedFunc};
 
 use crate::{
     abi::{
@@ -26,6 +26,8 @@ pub struct State<H: Host> {
     pub(crate) contexts: ContextsOf<H>,
     pub(crate) memory: Option<Memory>,
     pub(crate) allocator: Option<TypedFunc<i32, i32>>,
+    /// How much memory and how large a table it may have.
+    pub(super) bounds: StoreLimits,
     /// The guest's allocator runs for us: bytes of the host are lent out.
     pub(crate) allocating: bool,
     /// Which callback runs: `proxy_get_configuration` and the configuration buffers depend on it.
@@ -126,12 +128,17 @@ impl<H: Host> State<H> {
     pub(super) fn new(filter: &Arc<Filter<H>>, home: &Home<H>) -> Self {
         let root = &home.root;
         let metrics = root.metrics();
+        let limits = &filter.engine().settings().limits;
         Self {
             filter: Arc::clone(filter),
             root: root.clone(),
             contexts: Contexts::new(),
             memory: None,
             allocator: None,
+            bounds: StoreLimitsBuilder::new()
+                .memory_size(limits.memory)
+                .table_elements(limits.table_elements)
+                .build(),
             allocating: false,
             callback: Callback::Initialize,
             asked: Asked::default(),

@@ -4,11 +4,8 @@
 //!  master:   configured instance ── Images::add ──► Image (bytes in a memfd, read through a view)
 //!  worker:   new instance, zeros ── Mapped::new ──► private mapping of the image: shared with all others, page by
 //!                                                   page, until it is written
-//!            instance ends       ── drop ─────────► zeros again, as wasmtime's pool expects its memories
+//!            instance ends       ── its slot ends ► nothing: what was there is unmapped (engine/slots.rs)
 //! ```
-//!
-//! The pool's memories hold zeros only, since modules are compiled without active data segments
-//! ([`instrument`](crate::filter::instrument)): what is mapped over one can be taken back without asking wasmtime.
 
 #![allow(unsafe_code, reason = "mappings over a guest's memory")]
 
@@ -121,12 +118,11 @@ impl Writes {
     }
 }
 
-/// An image over the memory of an instance. Zeros take its place when this is dropped.
+/// An image over the memory of an instance, until that ends.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     base: NonNull<u8>,
     image: Arc<Image>,
-    writes: Writes,
 }
 
 impl Mapped {
@@ -136,12 +132,12 @@ impl Mapped {
     /// What the system said; the memory is then as it was.
     ///
     /// # Safety
-    /// At `base` begins a guest's linear memory, as long as the image. It is anonymous private memory, stays there
-    /// until this is dropped, and only the guest's own thread uses it.
+    /// At `base` begins a guest's linear memory, as long as the image. It is private memory, stays there until this is
+    /// dropped, and only the guest's own thread uses it. It may stay mapped from the image then.
     pub(crate) unsafe fn new(base: NonNull<u8>, image: Arc<Image>, writes: Writes) -> io::Result<Self> {
         // SAFETY: the caller's promise.
         unsafe { map(base, &image, writes) }?;
-        Ok(Self { base, image, writes })
+        Ok(Self { base, image })
     }
 
     /// What it was mapped from.
@@ -149,13 +145,14 @@ impl Mapped {
         &self.image
     }
 
-    /// Maps the image anew: pages that have been written are given up, and the memory is as it was at first.
+    /// Maps the image anew: pages that have been written are given up, and the memory is as it was at first, but for
+    /// `writes`.
     ///
     /// # Errors
     /// What the system said; the memory has to be given up then.
-    pub(crate) fn renew(&self) -> io::Result<()> {
+    pub(crate) fn renew(&self, writes: Writes) -> io::Result<()> {
         // SAFETY: `new`'s promise.
-        unsafe { map(self.base, &self.image, self.writes) }
+        unsafe { map(self.base, &self.image, writes) }
     }
 
     /// First byte of the memory.
@@ -163,39 +160,17 @@ impl Mapped {
         self.base
     }
 
-    /// Puts page number `page` back to what the image has. Whoever asks has seen that the page is writable.
-    pub(crate) fn restore(&self, page: u32) {
+    /// Puts page number `page` back to what the image has; whether it was anything else. Whoever asks has seen that the
+    /// page is writable.
+    pub(crate) fn restore(&self, page: u32) -> bool {
         let at = page as usize;
         let (pages, _) = self.image.view.as_chunks::<PAGE>();
-        let (Some(original), Some(filled)) = (pages.get(at), self.image.filled.get(at)) else { return };
+        let (Some(original), Some(filled)) = (pages.get(at), self.image.filled.get(at)) else { return false };
         // SAFETY: the page lies inside the image, and the memory is as long (`new`'s promise).
         let place = unsafe { self.base.add(at * PAGE) };
         // SAFETY: a whole page of the guest's memory, which does not run (`new`'s promise); the view is another mapping.
         let current = unsafe { place.cast::<[u8; PAGE]>().as_mut() };
-        page::put_back(current, original, *filled);
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        let len = self.image.view.len();
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        let protection = Writes::Allowed.protection();
-        // SAFETY: `new`'s promise; nothing of ours refers to the memory's contents.
-        let zeros = unsafe { libc::mmap(self.base.as_ptr().cast(), len, protection, flags, -1, 0) };
-        if zeros != libc::MAP_FAILED {
-            return;
-        }
-        // The process has as many mappings as it may have: one less makes room for the new one.
-        // SAFETY: as above.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), len) };
-        // SAFETY: as above.
-        let zeros = unsafe { libc::mmap(self.base.as_ptr().cast(), len, protection, flags, -1, 0) };
-        if zeros == libc::MAP_FAILED {
-            // wasmtime would hand out memory that is not there.
-            eprintln!("weir: the memory of an instance cannot be given back: {}", io::Error::last_os_error());
-            std::process::abort();
-        }
+        page::put_back(current, original, *filled)
     }
 }
 
@@ -244,13 +219,12 @@ mod tests {
         let mapped = unsafe { Mapped::new(base, Arc::clone(&image), Writes::Allowed) }.expect("mapped");
         assert_eq!(memory[..], *image.bytes());
         memory[PAGE..].fill(77);
-        mapped.restore(1);
+        assert!(mapped.restore(1));
+        assert!(!mapped.restore(1));
         assert_eq!(memory[..2 * PAGE], image.bytes()[..2 * PAGE]);
         assert!(memory[2 * PAGE..].iter().all(|byte| *byte == 77));
-        mapped.renew().expect("mapped anew");
+        mapped.renew(Writes::Allowed).expect("mapped anew");
         assert_eq!(memory[..], *image.bytes());
-        drop(mapped);
-        assert!(memory.iter().all(|byte| *byte == 0));
     }
 
     #[test]

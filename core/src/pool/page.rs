@@ -21,25 +21,26 @@ pub(super) fn filled(page: &[u8; PAGE]) -> u8 {
     blocks.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
 }
 
-/// Makes `page` what `original` is, of which [`filled`] says `filled`.
-pub(super) fn put_back(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) {
+/// Makes `page` what `original` is, of which [`filled`] says `filled`. Whether it was anything else.
+pub(super) fn put_back(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -> bool {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: this processor has AVX2.
         return unsafe { put_back_wide(page, original, filled) };
     }
-    put_back_anywhere(page, original, filled);
+    put_back_anywhere(page, original, filled)
 }
 
 /// With registers of 32 bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn put_back_wide(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) {
-    put_back_anywhere(page, original, filled);
+fn put_back_wide(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -> bool {
+    put_back_anywhere(page, original, filled)
 }
 
 #[inline(always)]
-fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) {
+fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -> bool {
+    let mut differed = false;
     let (blocks, _) = page.as_chunks_mut::<BLOCK>();
     let (originals, _) = original.as_chunks::<BLOCK>();
     for (at, (block, original)) in blocks.iter_mut().zip(originals).enumerate() {
@@ -47,11 +48,14 @@ fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) {
         if filled >> at & 1 == 0 {
             if block.iter().fold(0, |all, byte| all | byte) != 0 {
                 block.fill(0);
+                differed = true;
             }
         } else if block.iter().zip(original).fold(0, |all, (byte, other)| all | (byte ^ other)) != 0 {
             *block = *original;
+            differed = true;
         }
     }
+    differed
 }
 
 #[cfg(test)]
@@ -79,9 +83,10 @@ mod tests {
             let mut page = original.clone();
             page.iter_mut().zip(&written[..]).for_each(|(byte, written)| *byte ^= written);
             let mut other = page.clone();
-            put_back(&mut page, &original, filled);
+            let differs = page != original;
+            prop_assert_eq!(put_back(&mut page, &original, filled), differs);
             prop_assert_eq!(&page, &original);
-            put_back_anywhere(&mut other, &original, filled);
+            prop_assert_eq!(put_back_anywhere(&mut other, &original, filled), differs);
             prop_assert_eq!(&other, &original);
         }
     }
@@ -93,9 +98,9 @@ mod tests {
             page[at] = 1;
             let changed = page.clone();
             assert_eq!(filled(&page), 1 << (at / BLOCK), "{at}");
-            put_back(&mut page, &[0; PAGE], 0);
+            assert!(put_back(&mut page, &[0; PAGE], 0));
             assert_eq!(*page, [0; PAGE], "{at}");
-            put_back(&mut page, &changed, filled(&changed));
+            assert!(put_back(&mut page, &changed, filled(&changed)));
             assert_eq!(page, changed, "{at}");
         }
     }

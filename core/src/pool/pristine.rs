@@ -1,15 +1,16 @@
 //! The tie of a live instance to its snapshot, and the way back to it.
 
-use std::{io, ptr::NonNull, sync::Arc};
+use std::{io, mem, ptr::NonNull, sync::Arc};
 
 use wasmtime::{AsContextMut, Global, Memory, Val};
 
 use super::{
     image::{Mapped, PAGE, Writes},
     protect::Entered,
+    slots::Slots,
     snapshot::Snapshot,
     stats::Dropped,
-    tracker::{Reset, Tracker, Tracking},
+    tracker::{IDLE_IN_A_ROW, Reset, Tracker, Tracking},
 };
 
 /// An instance's memory as its image is mapped over it, and its mutable globals with the values they began with.
@@ -19,11 +20,17 @@ pub(crate) struct Pristine {
     tracker: Option<Tracker>,
     mapped: Mapped,
     memory: Memory,
+    /// Those of the engine, in one of which the memory is.
+    slots: Arc<Slots>,
+    /// Most bytes that it keeps of what it has grown by.
+    keep: usize,
+    /// Bytes that it has kept, and how many requests in a row have not used them.
+    kept: (usize, u8),
     globals: Vec<(Global, Val)>,
 }
 
 impl Pristine {
-    /// Gives `memory`, which begins at `base`, and `globals` the contents of `snapshot`. Where `tracking` says how, they
+    /// Gives `memory`, which begins at `base` in one of `slots`, and `globals` the contents of `snapshot`. Where `tracking` says how, they
     /// can be put back to it, as long as no more than `most` bytes have been written.
     ///
     /// # Errors
@@ -34,7 +41,7 @@ impl Pristine {
     #[allow(unsafe_code, reason = "mapping an image over a memory is a promise about it")]
     pub(crate) unsafe fn new(
         memory: Memory,
-        base: NonNull<u8>,
+        (base, slots): (NonNull<u8>, &Arc<Slots>),
         snapshot: &Snapshot,
         globals: Vec<Global>,
         (tracking, most): (Option<Tracking>, usize),
@@ -47,12 +54,12 @@ impl Pristine {
         for (global, value) in &globals {
             global.set(&mut store, *value).map_err(io::Error::other)?;
         }
-        let most = (most / PAGE).min(mapped.image().bytes().len() / PAGE);
+        let pages = (most / PAGE).min(mapped.image().bytes().len() / PAGE);
         let tracker = match tracking {
-            Some(tracking) => Tracker::new(tracking, &mapped, most)?,
+            Some(tracking) => Tracker::new(tracking, &mapped, pages)?,
             None => None,
         };
-        Ok(Self { tracker, mapped, memory, globals })
+        Ok(Self { tracker, mapped, memory, slots: Arc::clone(slots), keep: most, kept: (0, 0), globals })
     }
 
     /// The instance is being entered, until the guard is dropped.
@@ -66,12 +73,16 @@ impl Pristine {
     /// When they cannot be.
     pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> Result<(), Dropped> {
         let tracker = self.tracker.as_mut().ok_or(Dropped::Renewed)?;
-        let base = self.mapped.base().as_ptr().cast_const();
-        let len = self.mapped.image().bytes().len();
-        // A guest may have made its memory larger.
-        let same = base == self.memory.data_ptr(&store) && len == self.memory.data_size(&store);
-        if !same {
-            return Err(Dropped::Grown);
+        let more = self.memory.data_size(&store).saturating_sub(self.mapped.image().bytes().len());
+        if more > 0 {
+            shrink(self.memory, &self.mapped, (&self.slots, self.keep), &mut store)?;
+            self.kept = if more > self.keep { (0, 0) } else { (self.kept.0.max(more), 0) };
+        } else if self.kept.0 > 0 {
+            self.kept.1 = self.kept.1.saturating_add(1);
+            if self.kept.1 >= IDLE_IN_A_ROW {
+                let (kept, _) = mem::take(&mut self.kept);
+                self.slots.release(self.mapped.base(), kept).map_err(|_| Dropped::Grown)?;
+            }
         }
         if tracker.reset(&self.mapped) != Reset::Done {
             return Err(Dropped::Written);
@@ -83,6 +94,25 @@ impl Pristine {
         // A value fits the global that it was read from.
         if set { Ok(()) } else { Err(Dropped::Failed) }
     }
+}
+
+/// Takes back what a guest has made its memory larger by.
+#[cold]
+#[allow(unsafe_code, reason = "only the store's owner knows that nobody uses its memory")]
+fn shrink(
+    memory: Memory,
+    mapped: &Mapped,
+    (slots, keep): (&Slots, usize),
+    mut store: impl AsContextMut,
+) -> Result<(), Dropped> {
+    let len = mapped.image().bytes().len();
+    // SAFETY: whoever has the store for himself has it between two entries into the guest, and holds no reference into
+    // its memory; the next call tells wasmtime.
+    let shrunk = unsafe { slots.shrink(mapped.base(), len, keep) };
+    // Growing by nothing makes wasmtime look at the memory's size again (`vm::Instance::memory_grow`).
+    let told = memory.grow(&mut store, 0);
+    let done = shrunk.is_ok() && told.is_ok() && memory.data_size(&store) == len;
+    if done { Ok(()) } else { Err(Dropped::Grown) }
 }
 
 /// Whether two values surely are the same, bit by bit.
@@ -104,7 +134,9 @@ mod tests {
 
     use crate::{
         chain::Direction,
+        context::ContextId,
         engine::{Engine, Settings, cache::Cache},
+        failure::Failure,
         filter::{Callback, Filter, FilterSpec},
         instance::{Home, Instance},
         plan::{Declared, Isolation, Plugin},
@@ -134,7 +166,7 @@ mod tests {
             (i32.store (local.get 1) (i32.const -1))
             (memory.fill (i32.add (local.get 1) (i32.const 9000)) (i32.const 3) (i32.const 5000))
             (drop (call $time (i32.add (local.get 1) (i32.const 30000))))
-            (if (local.get 2) (then (drop (memory.grow (i32.const 1)))))
+            (drop (memory.grow (local.get 2)))
             (i32.const 0)))"#;
 
     fn home() -> Home<Memory> {
@@ -276,12 +308,18 @@ mod tests {
         })
     }
 
-    /// One request that writes around `address`.
-    fn request(instance: &mut Instance<Memory>, address: i32, grow: bool) {
-        let stream = instance.create_stream(0, 0, &Request::new(&Worker::default())).expect("created");
-        let params = [stream.raw(), address, i32::from(grow), 0, 0];
-        instance.enter(Callback::RequestHeaders, stream, params).expect("no trap");
+    /// One request that writes around `address` and makes the memory larger by `pages`.
+    fn request(instance: &mut Instance<Memory>, address: i32, pages: usize) {
+        let stream = enter(instance, address, pages).expect("no trap");
         instance.end_stream(stream, false).expect("ended");
+    }
+
+    /// The same; it does not end.
+    fn enter(instance: &mut Instance<Memory>, address: i32, pages: usize) -> Result<ContextId, Failure> {
+        let stream = instance.create_stream(0, 0, &Request::new(&Worker::default())).expect("created");
+        let params = [stream.raw(), address, i32::try_from(pages).expect("small"), 0, 0];
+        instance.enter(Callback::RequestHeaders, stream, params)?;
+        Ok(stream)
     }
 
     proptest! {
@@ -296,7 +334,7 @@ mod tests {
                 let mut kept = bench.begin(Some(tracking));
                 for address in &addresses {
                     prop_assert_eq!(&kept.contents(), &bench.contents);
-                    request(&mut kept, *address, false);
+                    request(&mut kept, *address, 0);
                     prop_assert_ne!(&kept.contents(), &bench.contents);
                     prop_assert_eq!(kept.reset(), Ok(()));
                 }
@@ -306,12 +344,26 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_whose_memory_has_grown_is_given_up() {
+    fn what_a_memory_has_grown_by_is_taken_back() {
         let bench = Bench::new();
         for tracking in trackers() {
             let mut kept = bench.begin(Some(tracking));
-            request(&mut kept, 100, true);
-            assert_eq!(kept.reset(), Err(Dropped::Grown));
+            let end = i32::try_from(bench.contents.0.len()).expect("small");
+            // Some are kept, some are more than that; some are given back when nobody has needed them for long.
+            for (pages, small) in [(1, 0), (7, 1), (3, 70), (100, 2), (1, 0), (900, 1), (20, 70), (20, 0)] {
+                request(&mut kept, 100, pages);
+                let grown = kept.contents().0;
+                assert_eq!(grown.len(), bench.contents.0.len() + pages * 0x1_0000);
+                assert!(grown[bench.contents.0.len()..].iter().all(|byte| *byte == 0), "{pages} pages");
+                // Into what is new, which the next one may not find.
+                request(&mut kept, end + 40_000 * i32::try_from(pages / 2).expect("small"), 0);
+                for _ in 0..=small {
+                    assert_eq!(kept.reset(), Ok(()));
+                    assert!(kept.contents() == bench.contents, "{tracking:?}, {pages} pages");
+                }
+            }
+            let beyond = enter(&mut kept, end, 0).expect_err("a trap");
+            assert_eq!(beyond.cause.label(), "trap", "{beyond}");
         }
     }
 
@@ -321,7 +373,7 @@ mod tests {
         for tracking in [None, Some(Tracking::Renew)].into_iter().cycle().take(10) {
             let mut once = bench.begin(tracking);
             assert_eq!(once.contents(), bench.contents);
-            request(&mut once, 5000, false);
+            request(&mut once, 5000, 0);
             assert_eq!(once.reset(), Err(Dropped::Renewed));
         }
     }

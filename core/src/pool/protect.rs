@@ -12,6 +12,9 @@
 //!            └───────────────────────────── reset: hot pages copied from the image
 //! ```
 //!
+//! A request that writes more pages than may be kept has the image mapped anew. Where each does, faults would be wasted:
+//! pages are not watched then, but for one request in a hundred.
+//!
 //! A thread runs one guest at a time, and a fault is handled by the thread that raised it, so the handler looks at one
 //! tracker: that of the instance that its thread has entered. Faults elsewhere go to the handler that was there
 //! before, wasmtime's. No system call writes into a guest's memory (it would get EFAULT and raise nothing); hostcalls
@@ -32,7 +35,7 @@ use std::{
 
 use super::{
     image::{Mapped, PAGE, Writes},
-    tracker::{Hot, Reset, Track},
+    tracker::{Hot, Reset, TOO_LARGE_IN_A_ROW, Track, UNWATCHED},
 };
 
 /// What the handler works on. Its address is fixed while the tracker lives.
@@ -45,6 +48,8 @@ struct Watched {
     hot: Hot,
     /// More pages were written than can be noted, or one could not be made writable.
     overflow: bool,
+    /// How many requests in a row that was so.
+    overflows: u8,
 }
 
 /// Tracks one instance's memory from the moment its image is mapped.
@@ -77,7 +82,7 @@ impl Protect {
     pub(crate) fn new(mapped: &Mapped, most: usize) -> io::Result<Self> {
         install()?;
         let (base, len) = (mapped.base(), mapped.image().bytes().len());
-        let watched = Watched { base, len, hot: Hot::new(most), overflow: false };
+        let watched = Watched { base, len, hot: Hot::new(most), overflow: false, overflows: 0 };
         Ok(Self {
             watched: Box::new(UnsafeCell::new(watched)),
             entered: ENTERED.with(|entered| NonNull::from(entered)),
@@ -102,10 +107,18 @@ impl Track for Protect {
 
     fn reset(&mut self, mapped: &Mapped) -> Reset {
         let watched = self.watched.get_mut();
-        if watched.overflow {
-            return Reset::GivenUp;
+        if !watched.overflow {
+            watched.overflows = 0;
+            return watched.hot.reset(mapped, Self::WRITES);
         }
-        watched.hot.reset(mapped)
+        watched.overflows = watched.overflows.saturating_add(1);
+        // Where each request is too large, what its first pages cost is saved: all may be written from the beginning.
+        watched.overflow = (TOO_LARGE_IN_A_ROW..UNWATCHED).contains(&watched.overflows);
+        if watched.overflows >= UNWATCHED {
+            watched.overflows = 0;
+        }
+        let writes = if watched.overflow { Writes::Allowed } else { Self::WRITES };
+        watched.hot.renew(mapped, writes)
     }
 }
 
@@ -294,16 +307,46 @@ mod tests {
     }
 
     #[test]
-    fn too_many_pages_give_the_memory_up() {
+    fn pages_that_are_seldom_written_do_not_stay_hot() {
+        let mut memory = zeros(USUALLY_HOT * 3);
+        let (mut tracker, mapped) = track(&mut memory);
+        let mut hot = Vec::new();
+        for round in 0..300 {
+            let entered = tracker.enter();
+            // One very large request among large ones.
+            let pages = if round == 50 { USUALLY_HOT * 3 } else { USUALLY_HOT + 1 };
+            for page in 0..pages {
+                memory[page * PAGE] = 255;
+            }
+            drop(entered);
+            assert_eq!(tracker.reset(&mapped), Reset::Done);
+            assert!(is_pristine(&memory), "round {round}");
+            hot.push(tracker.watched.get_mut().hot.len());
+        }
+        assert_eq!((hot[40], hot[60], hot[299]), (USUALLY_HOT + 1, USUALLY_HOT * 3, USUALLY_HOT + 1));
+    }
+
+    #[test]
+    fn requests_that_write_too_many_pages_are_undone() {
         let mut memory = zeros(MOST + 1);
         let (mut tracker, mapped) = track(&mut memory);
-        let entered = tracker.enter();
-        memory.fill(255);
-        drop(entered);
-        assert_eq!(tracker.reset(&mapped), Reset::GivenUp);
-        drop((tracker, mapped));
-        assert!(memory.iter().all(|byte| *byte == 0));
-        memory.fill(1);
+        let mut unwatched = 0;
+        for round in 0..400_usize {
+            let entered = tracker.enter();
+            unwatched += usize::from(tracker.watched.get_mut().overflow);
+            // Small ones now and then, and for a long time at the end.
+            if round.is_multiple_of(10) || round >= 250 {
+                memory[round % MOST * PAGE] = 255;
+            } else {
+                memory.fill(255);
+            }
+            drop(entered);
+            assert!(!is_pristine(&memory));
+            assert_eq!(tracker.reset(&mapped), Reset::Done, "round {round}");
+            assert!(is_pristine(&memory), "round {round}");
+        }
+        assert!(unwatched > 200 && unwatched < 350, "{unwatched}");
+        assert!(!tracker.watched.get_mut().overflow, "watched again");
     }
 
     #[test]

@@ -7,10 +7,11 @@
 
 #![allow(unsafe_code, reason = "system calls that have no safe interface among our dependencies")]
 
-use std::{fs::File, io, mem::MaybeUninit, os::fd::IntoRawFd, sync::OnceLock};
+use std::{io, mem::MaybeUninit};
 
 use super::{
-    image::{Mapped, PAGE, Writes},
+    image::{Mapped, Writes},
+    pagemap,
     protect::Entered,
     tracker::{Hot, Reset, Track},
 };
@@ -56,10 +57,15 @@ impl Track for Scan {
             // One more than may be: too many.
             match own_pages(mapped, self.most + 1) {
                 Ok(pages) if pages.len() <= self.most => self.hot.set(pages.into_iter()),
-                _ => return Reset::GivenUp,
+                // Too many to keep, or the kernel does not tell.
+                _ => {
+                    let reset = self.hot.renew(mapped, Self::WRITES);
+                    self.faults = faults();
+                    return reset;
+                }
             }
         }
-        let reset = self.hot.reset(mapped);
+        let reset = self.hot.reset(mapped, Self::WRITES);
         self.faults = faults();
         reset
     }
@@ -76,138 +82,9 @@ fn faults() -> i64 {
     if failed { i64::MIN } else { usage.ru_minflt }
 }
 
-/// `struct page_region` of `linux/fs.h`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Region {
-    start: u64,
-    end: u64,
-    categories: u64,
-}
-
-/// `struct pm_scan_arg` of `linux/fs.h`.
-#[repr(C)]
-struct Arguments {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-/// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`.
-const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
-
-/// The page is the file's, or shared.
-const PAGE_IS_FILE: u64 = 1 << 2;
-
-/// The page is in memory.
-const PAGE_IS_PRESENT: u64 = 1 << 3;
-
-/// The page has been swapped out.
-const PAGE_IS_SWAPPED: u64 = 1 << 4;
-
-/// Runs of pages that one call tells of.
-const REGIONS: usize = 64;
-
 /// Numbers of the pages of `mapped` that are the process's own: at most `most` of them.
 fn own_pages(mapped: &Mapped, most: usize) -> io::Result<Vec<u32>> {
-    let file = pagemap()?;
-    let base = mapped.base().addr().get() as u64;
-    let end = base + mapped.image().bytes().len() as u64;
-    let mut pages = Vec::new();
-    let mut start = base;
-    while start < end && pages.len() < most {
-        let mut regions = [Region { start: 0, end: 0, categories: 0 }; REGIONS];
-        let mut arguments = Arguments {
-            size: size_of::<Arguments>() as u64,
-            flags: 0,
-            start,
-            end,
-            walk_end: 0,
-            vec: regions.as_mut_ptr().expose_provenance() as u64,
-            vec_len: REGIONS as u64,
-            max_pages: (most - pages.len()) as u64,
-            category_inverted: PAGE_IS_FILE,
-            category_mask: PAGE_IS_FILE,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        };
-        // SAFETY: the arguments are of the size that they say, and `regions` has room for what they allow.
-        let found = unsafe { libc::ioctl(file, PAGEMAP_SCAN, &raw mut arguments) };
-        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
-        for region in regions.iter().take(found) {
-            let number = |address: u64| u32::try_from((address - base) / PAGE as u64).unwrap_or(u32::MAX);
-            pages.extend(number(region.start)..number(region.end));
-        }
-        if arguments.walk_end <= start {
-            break;
-        }
-        start = arguments.walk_end;
-    }
-    Ok(pages)
-}
-
-/// Whether pages can be scanned here.
-pub(crate) fn is_available() -> bool {
-    let mut arguments = Arguments {
-        size: size_of::<Arguments>() as u64,
-        flags: 0,
-        start: 0,
-        end: 0,
-        walk_end: 0,
-        vec: 0,
-        vec_len: 0,
-        max_pages: 0,
-        category_inverted: 0,
-        category_mask: 0,
-        category_anyof_mask: 0,
-        return_mask: 0,
-    };
-    // SAFETY: the arguments are of the size that they say, and ask for nothing.
-    pagemap().is_ok_and(|file| unsafe { libc::ioctl(file, PAGEMAP_SCAN, &raw mut arguments) } == 0)
-}
-
-/// The page tables of this process, opened in the master: a worker that has changed its user may not open them.
-///
-/// The file is that of the process that opened it, so each child opens its own in the old one's place, as soon as it
-/// has been forked.
-fn pagemap() -> io::Result<i32> {
-    static FILE: OnceLock<Option<i32>> = OnceLock::new();
-    let file = FILE.get_or_init(|| {
-        let file = File::open("/proc/self/pagemap").ok()?.into_raw_fd();
-        // SAFETY: the handler only makes system calls.
-        let failed = unsafe { libc::pthread_atfork(None, None, Some(reopen)) } != 0;
-        PAGEMAP.store(file, std::sync::atomic::Ordering::Relaxed);
-        (!failed).then_some(file)
-    });
-    file.ok_or_else(|| io::Error::other("page tables cannot be read"))
-}
-
-/// The descriptor, for the handler in a child.
-static PAGEMAP: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
-
-/// A child has been forked: the descriptor becomes one of its own page tables, or of nothing that answers.
-unsafe extern "C" fn reopen() {
-    let file = PAGEMAP.load(std::sync::atomic::Ordering::Relaxed);
-    let mode = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: a system call with a name that is a constant.
-    let mut own = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), mode) };
-    if own < 0 {
-        // SAFETY: as above.
-        own = unsafe { libc::open(c"/dev/null".as_ptr(), mode) };
-    }
-    // SAFETY: both are descriptors, and the second is ours.
-    unsafe { libc::dup3(own, file, libc::O_CLOEXEC) };
-    // SAFETY: it was opened here.
-    unsafe { libc::close(own) };
+    pagemap::own_pages(mapped.base(), mapped.image().bytes().len(), most)
 }
 
 #[cfg(test)]
@@ -217,9 +94,10 @@ mod tests {
     use super::{
         super::{
             image::{Mapped, PAGE, numbered, zeros},
+            pagemap::is_available,
             tracker::{Reset, Track, USUALLY_HOT},
         },
-        Scan, is_available,
+        Scan,
     };
 
     #[test]
@@ -245,7 +123,13 @@ mod tests {
             assert_eq!(scan.reset(&mapped), Reset::Done);
             assert_eq!(memory[..], *image.bytes(), "large round {round}");
         }
-        memory.fill(1);
-        assert_eq!(scan.reset(&mapped), Reset::GivenUp);
+        for round in 0..5 {
+            memory.fill(1);
+            assert_eq!(scan.reset(&mapped), Reset::Done);
+            assert_eq!(memory[..], *image.bytes(), "too large round {round}");
+            memory[..(USUALLY_HOT * 2) * PAGE].fill(1);
+            assert_eq!(scan.reset(&mapped), Reset::Done);
+            assert_eq!(memory[..], *image.bytes(), "large round {round}");
+        }
     }
 }

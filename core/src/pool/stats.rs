@@ -48,9 +48,9 @@ pub(crate) enum Dropped {
     Configured,
     /// It is made anew for each request.
     Renewed,
-    /// Its memory has grown.
+    /// Its memory has grown, and the system did not take that back.
     Grown,
-    /// More of its memory was written than is put back.
+    /// More of its memory was written than is kept, and the system did not map it again.
     Written,
     /// Enough others wait for a request.
     Spare,

@@ -10,8 +10,9 @@ use std::io;
 
 use super::{
     image::{Mapped, Writes},
+    pagemap,
     protect::{self, Entered, Protect},
-    scan::{self, Scan},
+    scan::Scan,
 };
 
 /// More hot pages than this are given up after a request, so that a rare large one does not make all later ones copy
@@ -20,6 +21,16 @@ pub(crate) const USUALLY_HOT: usize = 64;
 
 /// This many large requests in a row are no longer rare: their pages stay hot.
 const LARGE_IN_A_ROW: u8 = 3;
+
+/// After this many requests in a row that have left most of many hot pages alone, all are given up: those that are still
+/// needed become hot again.
+pub(crate) const IDLE_IN_A_ROW: u8 = 64;
+
+/// After this many requests in a row with more pages than may be hot, pages are no longer watched for a time.
+pub(crate) const TOO_LARGE_IN_A_ROW: u8 = 3;
+
+/// This many requests later they are watched again.
+pub(crate) const UNWATCHED: u8 = 100;
 
 /// Which tracker the configuration asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -40,7 +51,7 @@ impl Tracking {
     #[must_use]
     pub(crate) fn available(self) -> Self {
         let protect = || protect::install().is_ok();
-        let scan = || scan::is_available();
+        let scan = || pagemap::is_available();
         match self {
             Self::Auto | Self::Protect if protect() => Self::Protect,
             Self::Auto | Self::Protect | Self::Scan if scan() => Self::Scan,
@@ -155,12 +166,13 @@ pub(crate) struct Hot {
     pages: Vec<u32>,
     most: usize,
     large: u8,
+    idle: u8,
 }
 
 impl Hot {
     /// None yet; there is room for `most`.
     pub(crate) fn new(most: usize) -> Self {
-        Self { pages: Vec::with_capacity(most), most, large: 0 }
+        Self { pages: Vec::with_capacity(most), most, large: 0, idle: 0 }
     }
 
     /// Whether page number `page` is among them.
@@ -171,6 +183,12 @@ impl Hot {
     /// Whether one more may be noted.
     pub(crate) fn has_room(&self) -> bool {
         self.pages.len() < self.most
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pages.len()
     }
 
     /// Notes one more. Where there is room for it this allocates nothing, so a signal handler may do it.
@@ -187,19 +205,31 @@ impl Hot {
     }
 
     /// Puts their bytes back. After an unusually large request all of them are given up.
-    pub(crate) fn reset(&mut self, mapped: &Mapped) -> Reset {
+    pub(crate) fn reset(&mut self, mapped: &Mapped, writes: Writes) -> Reset {
         if self.pages.len() > USUALLY_HOT {
             self.large = self.large.saturating_add(1);
             if self.large < LARGE_IN_A_ROW {
-                self.pages.clear();
-                return if mapped.renew().is_ok() { Reset::Done } else { Reset::GivenUp };
+                return self.renew(mapped, writes);
             }
         } else {
             self.large = 0;
         }
-        for page in &self.pages {
-            mapped.restore(*page);
+        let written = self.pages.iter().filter(|page| mapped.restore(**page)).count();
+        if self.pages.len() > USUALLY_HOT && written < self.pages.len() / 2 {
+            self.idle = self.idle.saturating_add(1);
+            if self.idle >= IDLE_IN_A_ROW {
+                return self.renew(mapped, writes);
+            }
+        } else {
+            self.idle = 0;
         }
         Reset::Done
+    }
+
+    /// Puts all pages back without looking at them: none is hot any more.
+    pub(crate) fn renew(&mut self, mapped: &Mapped, writes: Writes) -> Reset {
+        self.pages.clear();
+        self.idle = 0;
+        if mapped.renew(writes).is_ok() { Reset::Done } else { Reset::GivenUp }
     }
 }

@@ -81,8 +81,8 @@ fn instances_that_are_given_up_are_counted_by_reason() {
 
     let grows =
         counting(Guest::new().on(Callback::RequestHeaders, [wat("(drop (memory.grow (i32.const 1)))")]), 3);
-    grows.serve(&grows.request());
-    assert_eq!(dropped(&grows, "grown"), 1);
+    (0..3).for_each(|_| grows.serve(&grows.request()));
+    assert_eq!((dropped(&grows, "grown"), value(&grows, "weir_instances_made_total")), (0, 1), "it is reset");
 
     let renewed = Settings { tracking: Tracking::Renew, ..settings() };
     let renewed = Guest::tracer().bench_in(&renewed, Isolation::Stream).metrics(Options::default());
