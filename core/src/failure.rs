@@ -169,8 +169,8 @@ impl std::fmt::Display for Failure {
             Cause::Host(what) => write!(f, "{name} failed: {what}")?,
         }
         match self.cause.backtrace() {
-            Some(trace) if f.alternate() => write!(f, "\n{trace}"),
-            Some(trace) => write!(f, "; wasm backtrace: {}", trace::in_one_line(&trace.to_string())),
+            Some(trace) if f.alternate() => write!(f, "; wasm backtrace:\n  {}", trace::text(trace, "\n  ")),
+            Some(trace) => write!(f, "; wasm backtrace: {}", trace::text(trace, ", ")),
             None => Ok(()),
         }
     }

@@ -19,7 +19,7 @@ use crate::{
 /// How many bytes of an upstream's name the log shows.
 const SHOWN: usize = 128;
 
-/// A timeout that a guest gives, in milliseconds, unsigned; 0 for the default.
+/// A timeout that a guest gives, in milliseconds, unsigned (of gRPC calls as of Envoy's); 0 for the default.
 pub(super) fn timeout<H: Host>(state: &State<H>, milliseconds: i32) -> Duration {
     match milliseconds.cast_unsigned() {
         0 => state.filter.engine().settings().limits.call_timeout,

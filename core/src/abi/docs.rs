@@ -42,7 +42,7 @@ const CALLS: &[&str] = &[
     "`:method`, `:path` and `:authority` are required, and must be such as can stand in a request; header names and values \
      must not split messages: else BAD_ARGUMENT. The Host header, Content-Length and what else says how a message travels \
      is Weir's to send. An unknown upstream, or one that the filter may not call, is BAD_ARGUMENT (PARSE_FAILURE for gRPC); \
-     more calls than `calls_limit` are INTERNAL_FAILURE. The log says what was wrong. A timeout of 0 means `call_timeout`.",
+     more calls than `calls_limit` are INTERNAL_FAILURE. The log says what was wrong. A timeout of 0 means `call_timeout`; a negative one of an HTTP call is BAD_ARGUMENT, one of gRPC is unsigned.",
     "What comes back is told to the context that has made the call: it is the effective one, and the callback's first \
      parameter is its root context. Maps 4 to 7 and buffers 4 and 5 exist in that callback only, and can only be read.",
     "A call that fails after it was begun calls `on_http_call_response` with 0 headers, 0 bytes and 0 trailers. Property \

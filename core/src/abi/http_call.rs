@@ -42,6 +42,10 @@ pub(super) fn http_call<H: Host>(
     let body = slice(memory, body, body_size)?;
     let trailers = Pairs::parse(slice(memory, trailers, trailers_size)?)?;
     let made = request(upstream, headers, body, trailers).and_then(|mut call| {
+        // As Envoy has it (`Context::httpCall`), which takes the number as signed.
+        if milliseconds < 0 {
+            return Err(CallError::Refused(format!("its timeout of {milliseconds} ms is negative").into()));
+        }
         call.timeout = timeout(state, milliseconds);
         call.most = state.filter.engine().settings().limits.call_response;
         state.begin_call(Kind::Http, upstream, |root, token, by| root.http(token, by, &call))

@@ -1,27 +1,73 @@
-//! wasmtime's backtrace of a guest, for a log in which each line stands alone.
+//! wasmtime's backtrace of a guest, for the log.
 
-use crate::engine::limits::MAX_LOG_LINE;
+use std::fmt::Write as _;
 
-/// The frames of `trace` one after the other: number, offset in the module, function, and, where the guest has
-/// debugging information, its place in the sources. What is longer than a line of the log may be is cut: names are the
-/// guest's.
-pub(super) fn in_one_line(trace: &str) -> String {
+use wasmtime::WasmBacktrace;
+
+use crate::{engine::limits::MAX_LOG_LINE, profile::names};
+
+/// A frame: where it is in its module, and its function with those that were inlined into it, the innermost first.
+struct Frame<'a> {
+    offset: Option<usize>,
+    functions: Vec<Function<'a>>,
+}
+
+/// A function, and, where the guest has debugging information, its place in the sources.
+struct Function<'a> {
+    name: Option<&'a str>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+/// The frames of `trace` with `between` between them: number, offset in the module, function, place in the sources. What is
+/// longer than a line of the log may be is cut. Names are the guest's, and wasmtime's own text would have them at any
+/// length before it could be cut: a short name of C++ may stand for a very long one.
+pub(super) fn text(trace: &WasmBacktrace, between: &str) -> String {
+    let frames = trace.frames().iter().map(|frame| {
+        let mut functions: Vec<_> = frame
+            .symbols()
+            .iter()
+            .map(|symbol| Function {
+                name: symbol.name(),
+                file: symbol.file(),
+                line: symbol.line(),
+                column: symbol.column(),
+            })
+            .collect();
+        if functions.is_empty() {
+            functions.push(Function { name: None, file: None, line: None, column: None });
+        }
+        // Where debugging information names the outermost function not at all, the module may.
+        if let Some(outermost) = functions.last_mut().filter(|function| function.name.is_none()) {
+            outermost.name = frame.func_name();
+        }
+        Frame { offset: frame.module_offset(), functions }
+    });
+    written(frames, between)
+}
+
+fn written<'a>(frames: impl Iterator<Item = Frame<'a>>, between: &str) -> String {
     let mut line = String::new();
-    // The first line says that this is a backtrace.
-    for part in trace.lines().skip(1) {
-        let part = part.trim();
-        if let Some(place) = part.strip_prefix("at ") {
-            line.extend([" (", place, ")"]);
-        } else if let Some(function) = part.strip_prefix("- ") {
-            line.extend([" inlined into ", function]);
-        } else {
-            if !line.is_empty() {
-                line.push_str(", ");
+    for (number, frame) in frames.enumerate() {
+        if number > 0 {
+            line.push_str(between);
+        }
+        // Writing to a string never fails.
+        let _ = write!(line, "{number}:");
+        if let Some(offset) = frame.offset {
+            let _ = write!(line, " {offset:#x}");
+        }
+        for (depth, function) in frame.functions.iter().enumerate() {
+            line.push_str(if depth > 0 { " inlined into " } else { " " });
+            line.push_str(&function.name.map_or_else(|| "<unknown>".to_owned(), names::readable));
+            if let Some(file) = function.file {
+                let _ = write!(line, " ({file}");
+                for number in [function.line, function.column].into_iter().map_while(|number| number) {
+                    let _ = write!(line, ":{number}");
+                }
+                line.push(')');
             }
-            let (frame, function) = part.split_once(" - ").unwrap_or((part, ""));
-            let function = function.strip_prefix("<unknown>!").unwrap_or(function);
-            let words = frame.split_whitespace().chain([function]);
-            line.push_str(&words.collect::<Vec<_>>().join(" "));
         }
         if line.len() > MAX_LOG_LINE {
             line.truncate(line.floor_char_boundary(MAX_LOG_LINE));
@@ -33,27 +79,40 @@ pub(super) fn in_one_line(trace: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::in_one_line;
+    use super::{Frame, Function, MAX_LOG_LINE, written};
+
+    fn function(name: &str) -> Function<'_> {
+        Function { name: Some(name), file: None, line: None, column: None }
+    }
+
+    fn placed<'a>(name: &'a str, file: &'a str, line: u32, column: Option<u32>) -> Function<'a> {
+        Function { name: Some(name), file: Some(file), line: Some(line), column }
+    }
 
     #[test]
     fn frames_follow_one_another() {
-        let trace = "error while executing at wasm backtrace:\n\
-                     \x20   0:    0x23c - <unknown>!allocate\n\
-                     \x20   1:   0x1234 - guest::inner\n\
-                     \x20                   at src/lib.rs:7:9\n\
-                     \x20               - guest::outer\n\
-                     \x20                   at src/lib.rs:3:1\n\
-                     \x20   2:   0x5678 - filter.wasm!proxy_on_log";
+        let frames = [
+            Frame { offset: Some(0x23c), functions: vec![function("allocate")] },
+            Frame {
+                offset: Some(0x1234),
+                functions: vec![
+                    placed("_ZN4deep5Diver4diveEj", "src/deep.cc", 7, Some(9)),
+                    placed("_ZN5guest5outer17h0123456789abcdefE", "src/lib.rs", 3, None),
+                ],
+            },
+            Frame { offset: None, functions: vec![Function { name: None, ..function("") }] },
+        ];
         assert_eq!(
-            in_one_line(trace),
-            "0: 0x23c allocate, 1: 0x1234 guest::inner (src/lib.rs:7:9) inlined into guest::outer (src/lib.rs:3:1), \
-             2: 0x5678 filter.wasm!proxy_on_log"
+            written(frames.into_iter(), ", "),
+            "0: 0x23c allocate, 1: 0x1234 deep::Diver::dive(unsigned int) (src/deep.cc:7:9) inlined into \
+             guest::outer (src/lib.rs:3), 2: <unknown>"
         );
     }
 
     #[test]
     fn names_without_end_are_cut() {
-        let trace = format!("backtrace:\n 0: 0x1 - {}\n 1: 0x2 - f", "ä".repeat(100_000));
-        assert!(in_one_line(&trace).len() <= crate::engine::limits::MAX_LOG_LINE);
+        let name = "ä".repeat(100_000);
+        let frame = || Frame { offset: Some(1), functions: vec![function(&name)] };
+        assert!(written([frame(), frame()].into_iter(), ", ").len() <= MAX_LOG_LINE);
     }
 }

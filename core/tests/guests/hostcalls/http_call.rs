@@ -51,19 +51,26 @@ fn everything_reaches_the_proxy() {
 }
 
 #[test]
-fn a_timeout_is_unsigned_and_0_is_the_default() {
+fn a_timeout_of_0_is_the_default_and_a_negative_one_is_refused() {
+    let with = |milliseconds| {
+        let mut args = args();
+        args[8] = milliseconds;
+        args
+    };
     for (given, expected) in [
         (0, Limits::default().call_timeout),
         (1, Duration::from_millis(1)),
-        (-1, Duration::from_millis(u32::MAX.into())),
+        (i32::MAX, Duration::from_millis(i32::MAX.unsigned_abs().into())),
     ] {
-        let mut args = args();
-        args[8] = given;
-        let bench = caller().on(Callback::RequestHeaders, [call(CALL, args)]).bench();
+        let bench = caller().on(Callback::RequestHeaders, [call(CALL, with(given.into()))]).bench();
         let _chain = bench.headers(&bench.request());
         let calls = bench.worker.take_calls();
         let [Begun { what: What::Http { timeout, .. }, .. }] = calls[..] else { panic!("one call") };
         assert_eq!(timeout, expected);
+    }
+    for given in [-1, i32::MIN] {
+        let done = check(caller(), |_| (), &[case(CALL, with(given.into()), Status::BadArgument)]);
+        assert!(done.warnings[0].contains("is negative"), "{:?}", done.warnings);
     }
 }
 
