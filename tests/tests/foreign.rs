@@ -106,3 +106,36 @@ fn bytes_are_compressed_and_come_back() {
     assert_eq!(call(&nginx, "uncompress", b"nonsense"), Err("SerializationFailure".into()));
     assert_eq!(call(&nginx, "nonsense", b""), Err("NotFound".into()));
 }
+
+/// A property that a root context has declared read-only is set once in a request, for all filters, and anew in the next.
+#[test]
+fn declared_properties_are_set_once() {
+    for isolation in ["stream", "filter", "none"] {
+        let nginx = Nginx::start(Conf::new().guest("declares").guest("properties").server(&format!(
+            "location / {{
+                     proxy_wasm_isolation {isolation};
+                     proxy_wasm declares 'fixed';
+                     proxy_wasm properties 'fixed free';
+                     return 200 ok;
+                 }}"
+        )));
+        for turn in ["first", "second"] {
+            let asked = format!("fixed={turn} free=a fixed=other free=b");
+            let response = nginx.send(Request::get("/").header("x-set", &asked)).expect_status(200);
+            assert_eq!(response.header("x-seen"), Some(format!("{turn} b {turn} b").as_str()), "{isolation}");
+            assert_eq!(response.header("x-prop-0"), Some(hex(turn.as_bytes()).as_str()), "{isolation}");
+            assert_eq!(response.header("x-prop-1"), Some(hex(b"b").as_str()), "{isolation}");
+            let _ = nginx.wait_for_log("property \"fixed\" was not set: it can be set once only");
+        }
+    }
+    let twice = "location / { proxy_wasm declares 'fixed fixed'; return 200 ok; }";
+    let _ = Nginx::start(Conf::new().guest("declares").server(twice)).get("/").expect_status(200);
+    let long = "x".repeat(20) + " ";
+    let many: String = (0..65).map(|number| format!("{number}{long}")).collect();
+    let ended = Nginx::check(
+        &Conf::new()
+            .guest("declares")
+            .server(&format!("location / {{ proxy_wasm declares '{many}'; return 200 ok; }}")),
+    );
+    assert!(ended.stderr.contains("does not accept its configuration"), "{}", ended.stderr);
+}
