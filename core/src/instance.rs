@@ -77,6 +77,11 @@ impl<H: Host> Instance<H> {
         Ok(())
     }
 
+    /// Whether the last reset gave memory back to the system, since a request had used more than is kept.
+    pub(crate) fn trimmed(&self) -> bool {
+        self.pristine.as_ref().is_some_and(|pristine| pristine.trimmed)
+    }
+
     /// From now on it lives in the worker, as the instance of group number `group`: what its root contexts have asked
     /// for begins.
     pub(crate) fn settle(&mut self, group: usize) {

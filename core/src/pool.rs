@@ -251,16 +251,17 @@ impl<H: Host> Pool<H> {
         let (queues, reset) = match instance.try_borrow_mut() {
             Ok(mut instance) => {
                 let queues = instance.take_asked_queues();
-                (queues, if spare { instance.reset() } else { Err(Dropped::Spare) })
+                let reset = if spare { instance.reset() } else { Err(Dropped::Spare) };
+                (queues, reset.map(|()| instance.trimmed()))
             }
             Err(_) => (Vec::new(), Err(Dropped::Failed)),
         };
         self.books.came_back();
         match (reset, self.idle.get(group)) {
-            (Ok(()), Some(idle)) => {
+            (Ok(trimmed), Some(idle)) => {
                 idle.borrow_mut().push(instance);
                 self.books.laid_down(1);
-                self.stats().reset(group);
+                self.stats().reset(group, trimmed);
             }
             (reset, _) => {
                 drop(instance);

@@ -26,6 +26,8 @@ pub(crate) struct Pristine {
     keep: usize,
     /// Bytes that it has kept, and how many requests in a row have not used them.
     kept: (usize, u8),
+    /// At the last reset memory was given back to the system, since a request had used more than is kept.
+    pub(crate) trimmed: bool,
     globals: Vec<(Global, Val)>,
 }
 
@@ -59,7 +61,16 @@ impl Pristine {
             Some(tracking) => Tracker::new(tracking, &mapped, pages)?,
             None => None,
         };
-        Ok(Self { tracker, mapped, memory, slots: Arc::clone(slots), keep: most, kept: (0, 0), globals })
+        Ok(Self {
+            tracker,
+            mapped,
+            memory,
+            slots: Arc::clone(slots),
+            keep: most,
+            kept: (0, 0),
+            trimmed: false,
+            globals,
+        })
     }
 
     /// The instance is being entered, until the guard is dropped.
@@ -73,10 +84,12 @@ impl Pristine {
     /// When they cannot be.
     pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> Result<(), Dropped> {
         let tracker = self.tracker.as_mut().ok_or(Dropped::Renewed)?;
+        self.trimmed = false;
         let more = self.memory.data_size(&store).saturating_sub(self.mapped.image().bytes().len());
         if more > 0 {
             shrink(self.memory, &self.mapped, (&self.slots, self.keep), &mut store)?;
-            self.kept = if more > self.keep { (0, 0) } else { (self.kept.0.max(more), 0) };
+            self.trimmed = more > self.keep;
+            self.kept = if self.trimmed { (0, 0) } else { (self.kept.0.max(more), 0) };
         } else if self.kept.0 > 0 {
             self.kept.1 = self.kept.1.saturating_add(1);
             if self.kept.1 >= IDLE_IN_A_ROW {
@@ -84,8 +97,10 @@ impl Pristine {
                 self.slots.release(self.mapped.base(), kept).map_err(|_| Dropped::Grown)?;
             }
         }
-        if tracker.reset(&self.mapped) != Reset::Done {
-            return Err(Dropped::Written);
+        match tracker.reset(&self.mapped) {
+            Reset::Done => {}
+            Reset::Trimmed => self.trimmed = true,
+            Reset::GivenUp => return Err(Dropped::Written),
         }
         let set = self.globals.iter().all(|(global, value)| {
             // Commonly a stack pointer, which a guest has put back itself; to look takes a third of what setting does.
@@ -357,8 +372,9 @@ mod tests {
                 assert!(grown[bench.contents.0.len()..].iter().all(|byte| *byte == 0), "{pages} pages");
                 // Into what is new, which the next one may not find.
                 request(&mut kept, end + 40_000 * i32::try_from(pages / 2).expect("small"), 0);
-                for _ in 0..=small {
+                for turn in 0..=small {
                     assert_eq!(kept.reset(), Ok(()));
+                    assert_eq!(kept.trimmed(), turn == 0 && pages > 128, "more than 8 MiB");
                     assert!(kept.contents() == bench.contents, "{tracking:?}, {pages} pages");
                 }
             }

@@ -59,7 +59,7 @@ impl Track for Scan {
                 Ok(pages) if pages.len() <= self.most => self.hot.set(pages.into_iter()),
                 // Too many to keep, or the kernel does not tell.
                 _ => {
-                    let reset = self.hot.renew(mapped, Self::WRITES);
+                    let reset = self.hot.trim(mapped, Self::WRITES);
                     self.faults = faults();
                     return reset;
                 }
@@ -125,7 +125,7 @@ mod tests {
         }
         for round in 0..5 {
             memory.fill(1);
-            assert_eq!(scan.reset(&mapped), Reset::Done);
+            assert_eq!(scan.reset(&mapped), Reset::Trimmed);
             assert_eq!(memory[..], *image.bytes(), "too large round {round}");
             memory[..(USUALLY_HOT * 2) * PAGE].fill(1);
             assert_eq!(scan.reset(&mapped), Reset::Done);

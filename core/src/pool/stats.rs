@@ -29,6 +29,11 @@ const RESET: Own<'_> = Own::new(
     "weir_instances_reset",
     "How often instances were put back in place after a request.",
 );
+const TRIMMED: Own<'_> = Own::new(
+    Kind::Counter,
+    "weir_instances_trimmed",
+    "How often instances gave memory back to the system, since a request had used more than keep_resident.",
+);
 const DROPPED: Own<'_> =
     Own::new(Kind::Counter, "weir_instances_dropped", "Instances that were given up, by reason.");
 const SUSPENDED: Own<'_> = Own::new(
@@ -103,6 +108,7 @@ pub(crate) struct Stats {
 struct GroupStats {
     made: Slot,
     reset: Slot,
+    trimmed: Slot,
     /// By reason; found when it happens first.
     dropped: [Cell<Option<Slot>>; Dropped::ALL.len()],
     suspended: Slot,
@@ -124,6 +130,7 @@ impl GroupStats {
         Self {
             made: slot(&MADE),
             reset: slot(&RESET),
+            trimmed: slot(&TRIMMED),
             dropped: Default::default(),
             suspended,
             suspensions: slot(&SUSPENSIONS),
@@ -180,10 +187,13 @@ impl Stats {
         }
     }
 
-    /// One was put back in place.
-    pub(super) fn reset(&self, group: usize) {
+    /// One was put back in place. Whether it was `trimmed`: gave memory back to the system.
+    pub(super) fn reset(&self, group: usize, trimmed: bool) {
         if let Some(group) = self.groups.get(group) {
             self.metrics.count(group.reset, 1);
+            if trimmed {
+                self.metrics.count(group.trimmed, 1);
+            }
         }
     }
 

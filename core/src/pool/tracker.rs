@@ -95,6 +95,8 @@ impl Tracking {
 pub(crate) enum Reset {
     /// It is what it was.
     Done,
+    /// So it is; more had been written than may be kept.
+    Trimmed,
     /// It is not: the instance has to go.
     GivenUp,
 }
@@ -226,8 +228,16 @@ impl Hot {
         Reset::Done
     }
 
+    /// Puts all pages back, of which there are more than may be kept.
+    pub(crate) fn trim(&mut self, mapped: &Mapped, writes: Writes) -> Reset {
+        match self.renew(mapped, writes) {
+            Reset::Done => Reset::Trimmed,
+            other => other,
+        }
+    }
+
     /// Puts all pages back without looking at them: none is hot any more.
-    pub(crate) fn renew(&mut self, mapped: &Mapped, writes: Writes) -> Reset {
+    fn renew(&mut self, mapped: &Mapped, writes: Writes) -> Reset {
         self.pages.clear();
         self.idle = 0;
         if mapped.renew(writes).is_ok() { Reset::Done } else { Reset::GivenUp }

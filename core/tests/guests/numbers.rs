@@ -84,6 +84,17 @@ fn instances_that_are_given_up_are_counted_by_reason() {
     (0..3).for_each(|_| grows.serve(&grows.request()));
     assert_eq!((dropped(&grows, "grown"), value(&grows, "weir_instances_made_total")), (0, 1), "it is reset");
 
+    assert_eq!(value(&grows, "weir_instances_trimmed_total"), 0, "a page is kept");
+    let little = Settings { keep_resident: 0, ..settings() };
+    let writes = wat("(i32.store8 (i32.const 9) (i32.const 1))");
+    let trimmed = Guest::new().on(Callback::RequestHeaders, [writes]);
+    let trimmed = trimmed.bench_in(&little, Isolation::Stream).metrics(Options::default());
+    (0..3).for_each(|_| trimmed.serve(&trimmed.request()));
+    assert_eq!(
+        (value(&trimmed, "weir_instances_trimmed_total"), value(&trimmed, "weir_instances_made_total")),
+        (3, 1)
+    );
+
     let renewed = Settings { tracking: Tracking::Renew, ..settings() };
     let renewed = Guest::tracer().bench_in(&renewed, Isolation::Stream).metrics(Options::default());
     (0..3).for_each(|_| renewed.serve(&renewed.request()));
