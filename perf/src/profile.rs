@@ -3,14 +3,19 @@
 use std::{
     error::Error,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use clap::Args;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 
 use crate::flamegraph;
 
@@ -26,8 +31,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// What `weir profile` is told.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The location: `http://HOST:PORT/PATH`.
+    /// The location: `http://HOST:PORT/PATH`, or `https://…` with --ca.
     url: String,
+    /// The certificate of the authority that has signed nginx's, in PEM.
+    #[arg(long)]
+    ca: Option<PathBuf>,
     /// How long the worker is looked at.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -74,7 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(pid) = arguments.pid {
         args.push_str(&format!("&pid={pid}"));
     }
-    let profile = ask(&arguments.url, &args, Duration::from_secs(arguments.seconds) + BESIDES)?;
+    let place = Place::new(&arguments.url, arguments.ca.as_deref())?;
+    let profile = ask(&place, &args, Duration::from_secs(arguments.seconds) + BESIDES)?;
     let written = match form {
         Form::Folded | Form::Pprof => profile,
         Form::Svg => {
@@ -97,19 +106,90 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the location at `url` answers to `args`.
-fn ask(url: &str, args: &str, time: Duration) -> Result<Vec<u8>, Box<dyn Error>> {
-    let place = url.strip_prefix("http://").ok_or_else(|| format!("{url}: it must begin with http://"))?;
-    let (host, path) = place.find('/').map_or((place, "/"), |at| place.split_at(at));
-    let address =
-        if host.ends_with(']') || !host.contains(':') { format!("{host}:80") } else { host.to_owned() };
-    for _ in 0..TRIES {
-        let mut stream = TcpStream::connect(&address).map_err(|error| format!("{address}: {error}"))?;
+/// Where a profile is asked for.
+struct Place<'a> {
+    url: &'a str,
+    /// What a `Host` header has.
+    host: &'a str,
+    /// Host and port.
+    address: String,
+    path: &'a str,
+    /// How it is spoken to over TLS.
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl<'a> Place<'a> {
+    /// What `url` names; over TLS, with the certificates in the file `ca`.
+    fn new(url: &'a str, ca: Option<&Path>) -> Result<Self, Box<dyn Error>> {
+        let schemes = [("http://", 80, false), ("https://", 443, true)];
+        let found =
+            schemes.iter().find_map(|(scheme, port, tls)| Some((url.strip_prefix(scheme)?, port, *tls)));
+        let (rest, port, tls) =
+            found.ok_or_else(|| format!("{url}: it must begin with http:// or https://"))?;
+        let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        let has_port = !host.ends_with(']') && host.contains(':');
+        let name = if has_port { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
+        let tls = match (tls, ca) {
+            (false, _) => None,
+            (true, None) => {
+                return Err(format!("{url}: --ca must name the certificates that it is verified with").into());
+            }
+            (true, Some(ca)) => {
+                let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+                Some((Arc::new(verifying(ca)?), name))
+            }
+        };
+        let address = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+        Ok(Self { url, host, address, path, tls })
+    }
+
+    /// A connection, which waits for `time` at the most when it is read.
+    fn connect(&self, time: Duration) -> Result<Box<dyn Stream>, Box<dyn Error>> {
+        let address = &self.address;
+        let stream = TcpStream::connect(address).map_err(|error| format!("{address}: {error}"))?;
         stream.set_read_timeout(Some(time))?;
+        Ok(match &self.tls {
+            None => Box::new(stream),
+            Some((config, name)) => {
+                let session = ClientConnection::new(Arc::clone(config), name.clone())?;
+                Box::new(StreamOwned::new(session, stream))
+            }
+        })
+    }
+}
+
+/// What a connection is.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+/// TLS that trusts the certificates in the file `ca`.
+fn verifying(ca: &Path) -> Result<ClientConfig, Box<dyn Error>> {
+    let wrong = |error: &dyn Error| format!("{}: {error}", ca.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| wrong(&error))? {
+        roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("{}: there is no certificate in it", ca.display()).into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What the location at `place` answers to `args`.
+fn ask(place: &Place<'_>, args: &str, time: Duration) -> Result<Vec<u8>, Box<dyn Error>> {
+    let Place { url, host, path, .. } = place;
+    for _ in 0..TRIES {
+        let mut stream = place.connect(time)?;
+        let failed = |error: io::Error| format!("{url} has not answered: {error}");
         // With this version the answer ends with the connection.
-        stream.write_all(format!("GET {path}?{args} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+        let request = format!("GET {path}?{args} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        stream.flush().map_err(failed)?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).map_err(|error| format!("{url} has not answered: {error}"))?;
+        stream.read_to_end(&mut answer).map_err(failed)?;
         let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
         let head = end.map(|end| String::from_utf8_lossy(&answer[..end]).into_owned()).unwrap_or_default();
         let status = head.split(' ').nth(1).unwrap_or_default();
@@ -146,7 +226,7 @@ mod tests {
         time::Duration,
     };
 
-    use super::{Form, ask};
+    use super::{Form, Place, ask};
 
     /// Answers one connection after the other.
     fn server(answers: &'static [&'static str]) -> String {
@@ -165,7 +245,8 @@ mod tests {
     }
 
     fn asked(url: &str) -> Result<Vec<u8>, String> {
-        ask(url, "seconds=1&pid=7", Duration::from_secs(20)).map_err(|error| error.to_string())
+        let place = Place::new(url, None).map_err(|error| error.to_string())?;
+        ask(&place, "seconds=1&pid=7", Duration::from_secs(20)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -183,7 +264,21 @@ mod tests {
         let url = server(&["HTTP/1.1 409 Conflict\r\n\r\n", ""]);
         assert!(asked(&url).expect_err("busy").contains("looked at already"));
         assert!(asked(&url).expect_err("closed").contains("error log"));
-        assert!(asked("https://a/").expect_err("encrypted").contains("http://"));
+        assert!(asked("ftp://a/").expect_err("another scheme").contains("http://"));
+        assert!(asked("https://a/").expect_err("nothing to trust").contains("--ca"));
+    }
+
+    #[test]
+    fn places_have_a_host_and_a_port() {
+        for (url, host, address, path) in [
+            ("http://a/b?c", "a", "a:80", "/b?c"),
+            ("http://a:81", "a:81", "a:81", "/"),
+            ("http://[::1]/b", "[::1]", "[::1]:80", "/b"),
+            ("http://[::1]:81/b", "[::1]:81", "[::1]:81", "/b"),
+        ] {
+            let place = Place::new(url, None).expect("a place");
+            assert_eq!((place.host, place.address.as_str(), place.path), (host, address, path));
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use weir_tests::{Conf, Connection, Nginx, Protocol, Request, Response, paths, wait};
+use weir_tests::{
+    Conf, Connection, Nginx, Protocol, Request, Response, authority::Authority, paths, tls::Certificate, wait,
+};
 
 fn map(pid: u32) -> PathBuf {
     PathBuf::from(format!("/tmp/perf-{pid}.map"))
@@ -240,6 +242,34 @@ fn stacks_are_text_for_other_tools_and_a_picture() {
             assert!(String::from_utf8_lossy(&written).contains("proxy_on_request_headers"));
         }
     }
+}
+
+#[test]
+fn a_location_with_tls_is_asked_when_its_certificate_is_trusted() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let issued = authority.issue(&["127.0.0.1"]);
+    let nginx = Nginx::start(
+        Conf::new()
+            .workers(1)
+            .tls_server(&Certificate::new("unused"), "location = /profile { weir_profile; }")
+            .file("cert0.pem", issued.certificate)
+            .file("key0.pem", issued.key),
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("https://{}/profile", nginx.address());
+    let weir = |ca: &Authority| {
+        let file = folder.path().join("ca.pem");
+        fs::write(&file, ca.pem()).expect("written");
+        let mut command = Command::new(paths::weir());
+        command.args(["profile", &url, "--seconds", "1", "--ca"]).arg(file);
+        command.arg("--out").arg(folder.path().join("a.folded")).output().expect("weir runs")
+    };
+    let good = weir(&authority);
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(folder.path().join("a.folded").exists());
+    let bad = weir(&other);
+    let said = String::from_utf8_lossy(&bad.stderr);
+    assert!(!bad.status.success() && said.contains("invalid peer certificate"), "{said}");
 }
 
 /// The names of its functions are those that the compiler has made.

@@ -50,11 +50,13 @@ impl Tracking {
     /// What is used where this is asked for: the same, unless the system does not have it.
     #[must_use]
     pub(crate) fn available(self) -> Self {
+        // Page tables are asked whatever finds the written pages, when a memory becomes smaller again (`slots`). They are
+        // opened now, in the master: a worker that has changed its user may not.
+        let scan = pagemap::is_available();
         let protect = || protect::install().is_ok();
-        let scan = || pagemap::is_available();
         match self {
             Self::Auto | Self::Protect if protect() => Self::Protect,
-            Self::Auto | Self::Protect | Self::Scan if scan() => Self::Scan,
+            Self::Auto | Self::Protect | Self::Scan if scan => Self::Scan,
             Self::Scan if protect() => Self::Protect,
             _ => Self::Renew,
         }
