@@ -155,7 +155,7 @@ fn kept(client: &Client, peer: Peer, name: Option<&Rc<str>>) -> Option<Spoken> {
     // One that nginx has kept and that is encrypted, or is to be, is of no use, and closed.
     let key = PeerKey { address, name: name.cloned() };
     if name.is_some()
-        && let Some(link) = client.shared.get(&key)
+        && let Some(link) = client.shared.get(&key, &client.settings.keeping)
     {
         return Some(Spoken::Http2(link));
     }

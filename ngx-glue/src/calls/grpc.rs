@@ -170,7 +170,7 @@ async fn reach(
     let Peer { address, kept } = peer;
     drop(kept);
     let key = PeerKey { address, name: name.cloned() };
-    if let Some(link) = client.shared.get(&key) {
+    if let Some(link) = client.shared.get(&key, &client.settings.keeping) {
         return Ok(link);
     }
     let (socket, _) = Box::pin(open(client, peers.share(deadline), address, name, Offer::Http2)).await?;

@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     rc::{Rc, Weak},
     task::Poll,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Either};
@@ -24,7 +25,7 @@ use super::{
     Client,
     fault::Fault,
     http1::Unanswered,
-    idle::PeerKey,
+    idle::{Keeping, OLDEST, PeerKey},
     message::{Arriving, Outgoing},
     outbox::Outbox,
     room::Room,
@@ -33,6 +34,10 @@ use crate::ngx::net::{sleep::Sleep, socket::Socket};
 
 /// Bytes that the other side may send ahead, on a stream and on a connection.
 const WINDOW: u32 = 1 << 20;
+
+/// Streams of a connection that have been reset, and whose frames may still come: as many are remembered. Those of others
+/// would be taken for the peer's mistakes, and h2 ends a connection with many of them, which ends all its calls.
+const RESETS: usize = 1024;
 
 /// The connections that can take another stream.
 #[derive(Debug, Default)]
@@ -43,8 +48,19 @@ pub(crate) struct Shared(RefCell<HashMap<PeerKey, Link>>);
 pub(crate) struct Link {
     /// By which requests are sent.
     pub(crate) sender: SendRequest<Sent>,
-    /// Streams that use it, and whether there was one since it was looked at last.
-    uses: Rc<(Cell<usize>, Cell<bool>)>,
+    uses: Rc<Uses>,
+}
+
+/// What becomes of a connection.
+#[derive(Debug)]
+struct Uses {
+    /// Streams that use it.
+    live: Cell<usize>,
+    /// Whether one has ended since it was looked at last.
+    recent: Cell<bool>,
+    /// Streams that have begun.
+    begun: Cell<usize>,
+    since: Instant,
 }
 
 /// The body of a request: there as a whole (left), or made by a guest piece by piece (right).
@@ -52,39 +68,49 @@ pub(crate) type Sent = Either<Outgoing, Outbox>;
 
 /// One stream's use of a connection.
 #[derive(Debug)]
-pub(crate) struct Use(Rc<(Cell<usize>, Cell<bool>)>);
+pub(crate) struct Use(Rc<Uses>);
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.0.set(self.0.0.get().saturating_sub(1));
-        self.0.1.set(true);
+        self.0.live.set(self.0.live.get().saturating_sub(1));
+        self.0.recent.set(true);
     }
 }
 
 impl Link {
     /// A stream uses it, as long as the answer is there.
     pub(crate) fn begin(&self) -> Use {
-        self.uses.0.set(self.uses.0.get() + 1);
+        self.uses.live.set(self.uses.live.get() + 1);
+        self.uses.begun.set(self.uses.begun.get().saturating_add(1));
         Use(Rc::clone(&self.uses))
     }
 
     /// Whether no stream uses it, and none has since this was asked before.
     fn is_forgotten(&self) -> bool {
-        let was_used = self.uses.1.replace(false);
-        self.uses.0.get() == 0 && !was_used
+        let was_used = self.uses.recent.replace(false);
+        self.uses.live.get() == 0 && !was_used
+    }
+
+    /// Whether it has done enough: no other stream begins on it.
+    fn has_served(&self, keeping: &Keeping) -> bool {
+        let oldest = Duration::from_millis(OLDEST as u64);
+        self.uses.begun.get() >= keeping.requests || self.uses.since.elapsed() >= oldest
     }
 }
 
 impl Shared {
-    /// One that leads there.
-    pub(crate) fn get(&self, key: &PeerKey) -> Option<Link> {
+    /// One that leads there. One that has done enough is forgotten, and ends with the streams that it has.
+    pub(crate) fn get(&self, key: &PeerKey, keeping: &Keeping) -> Option<Link> {
         let mut links = self.0.borrow_mut();
         let link = links.get(key)?;
-        if link.sender.is_closed() {
-            links.remove(key);
-            return None;
+        if !link.sender.is_closed() && !link.has_served(keeping) {
+            return Some(link.clone());
         }
-        Some(link.clone())
+        let link = links.remove(key);
+        // Its end may look at the others.
+        drop(links);
+        drop(link);
+        None
     }
 
     /// How many there are.
@@ -141,12 +167,22 @@ pub(crate) async fn begin(
 ) -> Result<Link, Fault> {
     let mut builder = Builder::new(Spawner(Rc::downgrade(&client.room)));
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    builder.max_concurrent_reset_streams(RESETS);
+    // By default 1024 of the peer's mistakes in the life of a connection, whose streams an administrator may have allowed
+    // to be many more.
+    builder.max_local_error_reset_streams(RESETS.max(client.settings.keeping.requests));
     // As HTTP/2 counts it, with 32 bytes more for each field (RFC 9113, 10.5.1).
     let most = most.saturating_add(32 * MAX_PAIRS);
     builder.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
     let begun = builder.handshake(socket).await;
     let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error))?;
-    let link = Link { sender, uses: Rc::default() };
+    let uses = Uses {
+        live: Cell::default(),
+        recent: Cell::default(),
+        begun: Cell::default(),
+        since: Instant::now(),
+    };
+    let link = Link { sender, uses: Rc::new(uses) };
     // Several calls may have connected at the same time: the first one's is shared.
     let is_shared = {
         let mut links = client.shared.0.borrow_mut();

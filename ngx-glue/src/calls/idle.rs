@@ -27,7 +27,7 @@ pub(crate) struct Keeping {
 const MOST: usize = 1024;
 
 /// How long a connection is used at all, in milliseconds, as long as nginx uses its own (`keepalive_time`).
-const OLDEST: usize = 3_600_000;
+pub(crate) const OLDEST: usize = 3_600_000;
 
 impl Default for Keeping {
     fn default() -> Self {

@@ -196,3 +196,41 @@ fn many_streams_share_a_connection() {
     });
     assert_eq!(service.connections(), 1);
 }
+
+#[test]
+fn a_connection_takes_so_many_streams_and_is_followed_by_another() {
+    let service = Service::start();
+    let nginx = Nginx::start(conf().wasm("call_keepalive 4 requests=5;"));
+    let upstream = service.address().to_string();
+    for round in 0..12 {
+        let said = call(&nginx, &upstream, "Say", json!({"message": "a"}));
+        assert_eq!(said["status"], json!(0), "{round}: {said}");
+    }
+    assert_eq!(service.connections(), 3);
+}
+
+/// What still comes for calls that have been cancelled is not held against the connection, however often.
+#[test]
+fn a_connection_lives_through_any_number_of_cancelled_calls() {
+    let service = Service::start();
+    let nginx = Nginx::start(conf().wasm("call_keepalive 4 requests=100000;").log_level("warn"));
+    let upstream = service.address().to_string();
+    call(&nginx, &upstream, "Say", json!({"message": "first"}));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let cancelled = call(
+                        &nginx,
+                        &upstream,
+                        "Repeat",
+                        json!({"messages": ["40"], "close": true, "cancel": 1}),
+                    );
+                    assert_eq!(cancelled["error"], json!(null), "{cancelled}");
+                }
+            });
+        }
+    });
+    let said = call(&nginx, &upstream, "Say", json!({"message": "still"}));
+    assert_eq!((said["status"].clone(), service.connections()), (json!(0), 1), "{}", nginx.log());
+}
