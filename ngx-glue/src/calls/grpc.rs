@@ -133,7 +133,9 @@ pub(crate) async fn run(
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 let told = Teller { client, token, most }.tell_all(&mut deadline, head, body).await;
-                drop(using);
+                if told.is_ok() {
+                    using.answered();
+                }
                 return told;
             }
             Err(mut error) => {

@@ -35,9 +35,17 @@ use crate::ngx::net::{sleep::Sleep, socket::Socket};
 /// Bytes that the other side may send ahead, on a stream and on a connection.
 const WINDOW: u32 = 1 << 20;
 
-/// Streams of a connection that have been reset, and whose frames may still come: as many are remembered. Those of others
-/// would be taken for the peer's mistakes, and h2 ends a connection with many of them, which ends all its calls.
-const RESETS: usize = 1024;
+/// The same on a connection. h2 allows half of it to be lost to the framing of small frames whose streams nobody reads any
+/// more, in all of a connection's life.
+const WINDOW_OF_ALL: u32 = 4 << 20;
+
+/// After so many calls that were given up before their response had come, a connection takes no other: what still comes for
+/// them is held against it in h2, which in the end would close it with all the calls that it carries.
+const GIVEN_UP: usize = 100;
+
+/// Streams of a connection that have been reset, and whose frames may still come: as many are remembered. Frames of others
+/// are taken for the peer's mistakes, of which h2 allows 1024 in a connection's life.
+const RESETS: usize = 4 * GIVEN_UP;
 
 /// The connections that can take another stream.
 #[derive(Debug, Default)]
@@ -60,6 +68,8 @@ struct Uses {
     recent: Cell<bool>,
     /// Streams that have begun.
     begun: Cell<usize>,
+    /// Those that have ended before their response had.
+    given_up: Cell<usize>,
     since: Instant,
 }
 
@@ -68,12 +78,24 @@ pub(crate) type Sent = Either<Outgoing, Outbox>;
 
 /// One stream's use of a connection.
 #[derive(Debug)]
-pub(crate) struct Use(Rc<Uses>);
+pub(crate) struct Use {
+    uses: Rc<Uses>,
+    is_answered: bool,
+}
+
+impl Use {
+    /// All of the response has come.
+    pub(crate) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.live.set(self.0.live.get().saturating_sub(1));
-        self.0.recent.set(true);
+        let Self { uses, is_answered } = self;
+        uses.live.set(uses.live.get().saturating_sub(1));
+        uses.recent.set(true);
+        uses.given_up.set(uses.given_up.get() + usize::from(!*is_answered));
     }
 }
 
@@ -82,7 +104,7 @@ impl Link {
     pub(crate) fn begin(&self) -> Use {
         self.uses.live.set(self.uses.live.get() + 1);
         self.uses.begun.set(self.uses.begun.get().saturating_add(1));
-        Use(Rc::clone(&self.uses))
+        Use { uses: Rc::clone(&self.uses), is_answered: false }
     }
 
     /// Whether no stream uses it, and none has since this was asked before.
@@ -94,7 +116,8 @@ impl Link {
     /// Whether it has done enough: no other stream begins on it.
     fn has_served(&self, keeping: &Keeping) -> bool {
         let oldest = Duration::from_millis(OLDEST as u64);
-        self.uses.begun.get() >= keeping.requests || self.uses.since.elapsed() >= oldest
+        let Uses { begun, given_up, since, .. } = &*self.uses;
+        begun.get() >= keeping.requests || given_up.get() >= GIVEN_UP || since.elapsed() >= oldest
     }
 }
 
@@ -134,7 +157,7 @@ pub(crate) async fn exchange(
     request: Request<Outgoing>,
     most: usize,
 ) -> Result<Response, Unanswered> {
-    let _using = link.begin();
+    let using = link.begin();
     let answer = link.sender.try_send_request(request.map(Either::Left)).await;
     let answer = answer.map_err(|mut error| Unanswered {
         fault: unanswered(Fault::of_hyper(error.error())),
@@ -146,6 +169,7 @@ pub(crate) async fn exchange(
     while let Some(frame) = body.frame().await {
         arriving.add(frame).map_err(broken)?;
     }
+    using.answered();
     Ok(arriving.response)
 }
 
@@ -166,11 +190,8 @@ pub(crate) async fn begin(
     most: usize,
 ) -> Result<Link, Fault> {
     let mut builder = Builder::new(Spawner(Rc::downgrade(&client.room)));
-    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW_OF_ALL);
     builder.max_concurrent_reset_streams(RESETS);
-    // By default 1024 of the peer's mistakes in the life of a connection, whose streams an administrator may have allowed
-    // to be many more.
-    builder.max_local_error_reset_streams(RESETS.max(client.settings.keeping.requests));
     // As HTTP/2 counts it, with 32 bytes more for each field (RFC 9113, 10.5.1).
     let most = most.saturating_add(32 * MAX_PAIRS);
     builder.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
@@ -180,6 +201,7 @@ pub(crate) async fn begin(
         live: Cell::default(),
         recent: Cell::default(),
         begun: Cell::default(),
+        given_up: Cell::default(),
         since: Instant::now(),
     };
     let link = Link { sender, uses: Rc::new(uses) };

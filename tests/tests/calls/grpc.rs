@@ -209,9 +209,9 @@ fn a_connection_takes_so_many_streams_and_is_followed_by_another() {
     assert_eq!(service.connections(), 3);
 }
 
-/// What still comes for calls that have been cancelled is not held against the connection, however often.
+/// What still comes for calls that have been cancelled is held against a connection: another one follows before it breaks.
 #[test]
-fn a_connection_lives_through_any_number_of_cancelled_calls() {
+fn no_call_fails_because_many_others_were_cancelled() {
     let service = Service::start();
     let nginx = Nginx::start(conf().wasm("call_keepalive 4 requests=100000;").log_level("warn"));
     let upstream = service.address().to_string();
@@ -232,5 +232,9 @@ fn a_connection_lives_through_any_number_of_cancelled_calls() {
         }
     });
     let said = call(&nginx, &upstream, "Say", json!({"message": "still"}));
-    assert_eq!((said["status"].clone(), service.connections()), (json!(0), 1), "{}", nginx.log());
+    assert_eq!(said["status"], json!(0), "{said}");
+    let connections = service.connections();
+    // One for each 100 calls; those that find none at the same moment make one each.
+    assert!((20..200).contains(&connections), "{connections} connections");
+    assert!(!nginx.log().contains("has failed"), "{}", nginx.log());
 }
