@@ -1,6 +1,6 @@
 //! Which requests share an instance: told by a guest that counts its requests in a global.
 
-use weir_tests::{Conf, Nginx, Protocol, Request};
+use weir_tests::{Conf, Nginx, Protocol, Request, wasm::Minimal};
 
 fn nginx(directives: &str) -> Nginx {
     Nginx::start(
@@ -231,4 +231,43 @@ fn a_request_that_has_waited_long_enough_is_told_to_come_again() {
     connection.write(HELD);
     assert_eq!(held.response().text(), "ok");
     assert_eq!(nginx.get("/").status, 200);
+}
+
+/// Fails if what its memory grows by holds anything, and leaves something in every third page of that.
+const GROWS: &str = r#"
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (local $at i32) (local $end i32)
+        (local.set $at (i32.mul (memory.grow (i32.const 24)) (i32.const 65536)))
+        (local.set $end (i32.mul (memory.size) (i32.const 65536)))
+        (loop $next
+            (if (i64.ne (i64.load (local.get $at)) (i64.const 0)) (then (unreachable)))
+            (if (i32.eqz (i32.rem_u (local.get $at) (i32.const 12288)))
+                (then (i64.store (local.get $at) (i64.const -1))))
+            (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+            (br_if $next (i32.lt_u (local.get $at) (local.get $end))))
+        (i32.const 0))"#;
+
+/// A worker runs as another user than the master, and looks at page tables all the same.
+#[test]
+fn what_a_memory_grows_by_is_empty_in_the_next_request() {
+    let module = Minimal { more: GROWS.to_owned(), ..Minimal::default() }.assemble();
+    for reset in ["protect", "scan"] {
+        let nginx = Nginx::start(
+            Conf::new()
+                .file("grows.wasm", module.clone())
+                .wasm(&format!("module grows grows.wasm; instance_reset {reset};"))
+                .workers(1)
+                .server(
+                    "location / { proxy_wasm grows; return 200 x; }
+                     location = /metrics { weir_metrics; }",
+                ),
+        );
+        for _ in 0..50 {
+            let _ = nginx.get("/").expect_status(200);
+        }
+        let metrics = nginx.get("/metrics").text();
+        let made: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("weir_instances_made_total{")).collect();
+        assert!(made.iter().all(|line| line.ends_with(" 1")) && made.len() == 1, "{made:?}");
+    }
 }

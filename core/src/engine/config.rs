@@ -17,8 +17,8 @@ pub struct Settings {
     /// Bytes of address space reserved for each instance's memory. From 4 GiB on, generated code needs no bounds
     /// checks; less suits systems with `ulimit -v`, and costs those checks.
     pub memory_reservation: usize,
-    /// Most bytes of an instance's memory that it keeps after a request; where a request has written more, all of them
-    /// are given back to the system. Instances × this bounds what a worker keeps.
+    /// Most bytes of its memory that an instance keeps after a request, and as many again of what that has grown by; where
+    /// a request has used more, all are given back to the system. Twice instances × this bounds what a worker keeps.
     pub keep_resident: usize,
     /// Time between two epochs: the grain of [`Limits::callback`].
     pub tick: Duration,

@@ -49,6 +49,9 @@ pub const MAX_MODULE_BYTES: u64 = 256 * 1024 * 1024;
 /// Most bytes of a file that a filter reads as its configuration, 16 MiB.
 pub const MAX_CONFIGURATION_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Most tables of one instance. Every SDK's modules have one.
+pub const MAX_TABLES: usize = 4;
+
 /// Bounds on what one instance may take, each with its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {

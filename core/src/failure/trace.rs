@@ -9,6 +9,8 @@ use crate::{engine::limits::MAX_LOG_LINE, profile::names};
 /// A frame: where it is in its module, and its function with those that were inlined into it, the innermost first.
 struct Frame<'a> {
     offset: Option<usize>,
+    /// The function's number in its module, for one that has no name.
+    index: u32,
     functions: Vec<Function<'a>>,
 }
 
@@ -42,7 +44,7 @@ pub(super) fn text(trace: &WasmBacktrace, between: &str) -> String {
         if let Some(outermost) = functions.last_mut().filter(|function| function.name.is_none()) {
             outermost.name = frame.func_name();
         }
-        Frame { offset: frame.module_offset(), functions }
+        Frame { offset: frame.module_offset(), index: frame.func_index(), functions }
     });
     written(frames, between)
 }
@@ -60,7 +62,8 @@ fn written<'a>(frames: impl Iterator<Item = Frame<'a>>, between: &str) -> String
         }
         for (depth, function) in frame.functions.iter().enumerate() {
             line.push_str(if depth > 0 { " inlined into " } else { " " });
-            line.push_str(&function.name.map_or_else(|| "<unknown>".to_owned(), names::readable));
+            let number = || format!("function {}", frame.index);
+            line.push_str(&function.name.map_or_else(number, names::readable));
             if let Some(file) = function.file {
                 let _ = write!(line, " ({file}");
                 for number in [function.line, function.column].into_iter().map_while(|number| number) {
@@ -92,27 +95,28 @@ mod tests {
     #[test]
     fn frames_follow_one_another() {
         let frames = [
-            Frame { offset: Some(0x23c), functions: vec![function("allocate")] },
+            Frame { offset: Some(0x23c), index: 1, functions: vec![function("allocate")] },
             Frame {
                 offset: Some(0x1234),
+                index: 2,
                 functions: vec![
                     placed("_ZN4deep5Diver4diveEj", "src/deep.cc", 7, Some(9)),
                     placed("_ZN5guest5outer17h0123456789abcdefE", "src/lib.rs", 3, None),
                 ],
             },
-            Frame { offset: None, functions: vec![Function { name: None, ..function("") }] },
+            Frame { offset: None, index: 7, functions: vec![Function { name: None, ..function("") }] },
         ];
         assert_eq!(
             written(frames.into_iter(), ", "),
             "0: 0x23c allocate, 1: 0x1234 deep::Diver::dive(unsigned int) (src/deep.cc:7:9) inlined into \
-             guest::outer (src/lib.rs:3), 2: <unknown>"
+             guest::outer (src/lib.rs:3), 2: function 7"
         );
     }
 
     #[test]
     fn names_without_end_are_cut() {
         let name = "ä".repeat(100_000);
-        let frame = || Frame { offset: Some(1), functions: vec![function(&name)] };
+        let frame = || Frame { offset: Some(1), index: 0, functions: vec![function(&name)] };
         assert!(written([frame(), frame()].into_iter(), ", ").len() <= MAX_LOG_LINE);
     }
 }

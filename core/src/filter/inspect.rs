@@ -2,7 +2,7 @@
 
 use wasmtime::{ExternType, Module};
 
-use crate::engine::limits::Limits;
+use crate::engine::limits::{Limits, MAX_TABLES};
 
 /// A version of the Proxy-Wasm ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,10 @@ impl AbiVersion {
         (Self::V0_2_1, "proxy_abi_version_0_2_1"),
     ];
 
+    /// The mark of Higress's SDKs: 0.2.1, and functions of its own host, which are linked as all functions are that no
+    /// version lists.
+    const HIGRESS: &'static str = "proxy_abi_version_0_2_100";
+
     /// The version that `module` is marked with; the highest, where it has several marks.
     ///
     /// # Errors
@@ -31,6 +35,9 @@ impl AbiVersion {
         let marked = |name: &str| matches!(module.get_export(name), Some(ExternType::Func(_)));
         if let Some((version, _)) = Self::MARKERS.iter().rev().find(|(_, name)| marked(name)) {
             return Ok(*version);
+        }
+        if marked(Self::HIGRESS) {
+            return Ok(Self::V0_2_1);
         }
         let other = module.exports().find(|export| export.name().starts_with("proxy_abi_version_"));
         Err(other.map_or(Unfit::NoVersion, |export| Unfit::UnknownVersion(export.name().to_owned())))
@@ -63,6 +70,8 @@ pub enum Unfit {
     Memory { needs: u64, limit: usize },
     #[error("begins with a table of {needs} elements, more than \"table_limit\" ({limit}): raise that")]
     Table { needs: u64, limit: usize },
+    #[error("has {0} tables, more than {MAX_TABLES}, which no compiler that makes filters asks for")]
+    Tables(u32),
     #[error("imports {what} \"{module}.{name}\", but only functions can be imported")]
     ForeignImport { what: &'static str, module: String, name: String },
 }
@@ -92,7 +101,7 @@ pub fn check(module: &Module) -> Result<(), Unfit> {
 /// Checks that an instance can begin within `limits`.
 ///
 /// # Errors
-/// [`Unfit::Memory`], [`Unfit::Table`]
+/// [`Unfit::Memory`], [`Unfit::Table`], [`Unfit::Tables`]
 pub fn fits(module: &Module, limits: &Limits) -> Result<(), Unfit> {
     let more = |needs: u64, limit: usize| usize::try_from(needs).map_or(true, |needs| needs > limit);
     if let Some(ExternType::Memory(memory)) = module.get_export("memory") {
@@ -101,7 +110,11 @@ pub fn fits(module: &Module, limits: &Limits) -> Result<(), Unfit> {
             return Err(Unfit::Memory { needs, limit: limits.memory });
         }
     }
-    let needs = module.resources_required().max_initial_table_size.unwrap_or(0);
+    let required = module.resources_required();
+    if more(required.num_tables.into(), MAX_TABLES) {
+        return Err(Unfit::Tables(required.num_tables));
+    }
+    let needs = required.max_initial_table_size.unwrap_or(0);
     if more(needs, limits.table_elements) {
         return Err(Unfit::Table { needs, limit: limits.table_elements });
     }

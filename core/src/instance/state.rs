@@ -11,6 +11,7 @@ use crate::{
     },
     calls::{Pending, Seat},
     context::{ContextId, Contexts, ContextsOf},
+    engine::limits::MAX_TABLES,
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
     instance::answer::Answer,
@@ -138,6 +139,7 @@ impl<H: Host> State<H> {
             bounds: StoreLimitsBuilder::new()
                 .memory_size(limits.memory)
                 .table_elements(limits.table_elements)
+                .tables(MAX_TABLES)
                 .build(),
             allocating: false,
             callback: Callback::Initialize,

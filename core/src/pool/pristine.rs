@@ -32,8 +32,9 @@ pub(crate) struct Pristine {
 }
 
 impl Pristine {
-    /// Gives `memory`, which begins at `base` in one of `slots`, and `globals` the contents of `snapshot`. Where `tracking` says how, they
-    /// can be put back to it, as long as no more than `most` bytes have been written.
+    /// Gives `memory`, which begins at `base` in one of `slots`, and `globals` the contents of `snapshot`. Where
+    /// `tracking` says how, they can be put back to it. `most` bytes of what has been written are kept then, and as many
+    /// of what the memory has grown by.
     ///
     /// # Errors
     /// What the system said.
@@ -82,6 +83,7 @@ impl Pristine {
     ///
     /// # Errors
     /// When they cannot be.
+    #[allow(unsafe_code, reason = "only the store's owner knows that nobody uses its memory")]
     pub(crate) fn restore(&mut self, mut store: impl AsContextMut) -> Result<(), Dropped> {
         let tracker = self.tracker.as_mut().ok_or(Dropped::Renewed)?;
         self.trimmed = false;
@@ -94,7 +96,9 @@ impl Pristine {
             self.kept.1 = self.kept.1.saturating_add(1);
             if self.kept.1 >= IDLE_IN_A_ROW {
                 let (kept, _) = mem::take(&mut self.kept);
-                self.slots.release(self.mapped.base(), kept).map_err(|_| Dropped::Grown)?;
+                // SAFETY: whoever has the store for himself has it between two entries into the guest.
+                let released = unsafe { self.slots.release(self.mapped.base(), kept) };
+                released.map_err(|_| Dropped::Grown)?;
             }
         }
         match tracker.reset(&self.mapped) {

@@ -133,14 +133,17 @@ impl Slots {
     ///
     /// # Errors
     /// What the system said, or that there is no such memory.
-    pub(crate) fn release(&self, base: NonNull<u8>, kept: usize) -> io::Result<()> {
+    ///
+    /// # Safety
+    /// The memory does not grow meanwhile: its guest does not run.
+    pub(crate) unsafe fn release(&self, base: NonNull<u8>, kept: usize) -> io::Result<()> {
         let missing = || io::Error::other("a memory is in none of the engine's slots");
         let size = self.slot_at(base).and_then(|slot| self.sizes.get(slot)).ok_or_else(missing)?;
         let end = size.load(Ordering::Relaxed);
         let kept = kept.min(self.most.saturating_sub(end));
         // SAFETY: a memory is no longer than its slot.
         let place = unsafe { base.add(end) };
-        // SAFETY: behind a memory is nothing that anybody uses.
+        // SAFETY: behind a memory that does not grow is nothing that anybody uses.
         unsafe { clear(place, kept) }
     }
 }
@@ -331,7 +334,8 @@ mod tests {
                 shrink(&creator, &mut *memory, 128 << 10);
                 if round == 2 {
                     let base = NonNull::new(memory.as_ptr()).expect("an address");
-                    creator.0.release(base, more).expect("given back");
+                    // SAFETY: it does not grow meanwhile.
+                    unsafe { creator.0.release(base, more) }.expect("given back");
                 }
             }
             assert!(bytes(&mut *memory).iter().all(|byte| *byte == 1));

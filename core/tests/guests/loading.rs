@@ -77,6 +77,11 @@ fn what_begins_with_more_than_the_limits_allow_is_told_which() {
             r#"(memory (export "memory") 1) (table 200000 funcref)"#,
             "a table of 200000 elements, more than \"table_limit\" (100000)",
         ),
+        (
+            r#"(memory (export "memory") 1) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)
+               (table 1 funcref)"#,
+            "has 5 tables, more than 4",
+        ),
     ] {
         let text = format!("(module {more} (func (export \"proxy_abi_version_0_2_1\")))");
         let error = refused(&wat::parse_str(text).expect("well-formed"));
@@ -125,6 +130,11 @@ fn a_filter_needs_a_known_version() {
     let several =
         Guest::new().version(AbiVersion::V0_1_0).plus(r#"(func (export "proxy_abi_version_0_2_0"))"#);
     assert_eq!(several.load().abi_version(), AbiVersion::V0_2_0, "the highest counts");
+    let higress = module("marker", r#"(func (export "proxy_abi_version_0_2_100"))"#);
+    let wasm = wat::parse_str(higress).expect("well-formed");
+    let spec = Guest::new().spec();
+    let higress = load(engine(), &Cache::disabled(), &spec, &wasm, &Worker::default()).expect("a filter");
+    assert_eq!(higress.abi_version(), AbiVersion::V0_2_1);
 }
 
 #[test]

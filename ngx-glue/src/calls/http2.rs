@@ -7,7 +7,6 @@ use std::{
     pin::{Pin, pin},
     rc::{Rc, Weak},
     task::Poll,
-    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Either};
@@ -30,7 +29,10 @@ use super::{
     outbox::Outbox,
     room::Room,
 };
-use crate::ngx::net::{sleep::Sleep, socket::Socket};
+use crate::ngx::net::{
+    sleep::Sleep,
+    socket::{self, Socket},
+};
 
 /// Bytes that the other side may send ahead, on a stream and on a connection.
 const WINDOW: u32 = 1 << 20;
@@ -70,7 +72,8 @@ struct Uses {
     begun: Cell<usize>,
     /// Those that have ended before their response had.
     given_up: Cell<usize>,
-    since: Instant,
+    /// When it was made, by nginx's clock.
+    since: usize,
 }
 
 /// The body of a request: there as a whole (left), or made by a guest piece by piece (right).
@@ -115,9 +118,9 @@ impl Link {
 
     /// Whether it has done enough: no other stream begins on it.
     fn has_served(&self, keeping: &Keeping) -> bool {
-        let oldest = Duration::from_millis(OLDEST as u64);
         let Uses { begun, given_up, since, .. } = &*self.uses;
-        begun.get() >= keeping.requests || given_up.get() >= GIVEN_UP || since.elapsed() >= oldest
+        let age = socket::now().saturating_sub(*since);
+        begun.get() >= keeping.requests || given_up.get() >= GIVEN_UP || age >= OLDEST
     }
 }
 
@@ -197,14 +200,14 @@ pub(crate) async fn begin(
     builder.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
     let begun = builder.handshake(socket).await;
     let (sender, connection) = begun.map_err(|error| Fault::of_hyper(&error))?;
-    let uses = Uses {
+    let uses = Rc::new(Uses {
         live: Cell::default(),
         recent: Cell::default(),
         begun: Cell::default(),
         given_up: Cell::default(),
-        since: Instant::now(),
-    };
-    let link = Link { sender, uses: Rc::new(uses) };
+        since: socket::now(),
+    });
+    let link = Link { sender, uses: Rc::clone(&uses) };
     // Several calls may have connected at the same time: the first one's is shared.
     let is_shared = {
         let mut links = client.shared.0.borrow_mut();
@@ -224,7 +227,7 @@ pub(crate) async fn begin(
             }
             while is_shared && Pin::new(&mut sleep).poll(context).is_ready() {
                 sleep = Sleep::idly(time);
-                rest(&weak, &key);
+                rest(&weak, &key, &uses);
             }
             Poll::Pending
         })
@@ -236,10 +239,15 @@ pub(crate) async fn begin(
     Ok(link)
 }
 
-/// Forgets a connection that no stream has used for a while.
-fn rest(client: &Weak<Client>, key: &PeerKey) {
+/// Forgets a connection that no stream has used for a while; not one that has followed it.
+fn rest(client: &Weak<Client>, key: &PeerKey, uses: &Rc<Uses>) {
     let Some(client) = client.upgrade() else { return };
-    let is_forgotten = client.shared.0.borrow().get(key).is_some_and(Link::is_forgotten);
+    let is_forgotten = client
+        .shared
+        .0
+        .borrow()
+        .get(key)
+        .is_some_and(|link| Rc::ptr_eq(&link.uses, uses) && link.is_forgotten());
     if is_forgotten {
         let link = client.shared.0.borrow_mut().remove(key);
         drop(link);

@@ -128,9 +128,7 @@ impl Socket {
 
     /// Milliseconds since it was made.
     pub(crate) fn age(&self) -> usize {
-        // SAFETY: nginx writes its clock in its one thread, which is the one that runs.
-        let now = unsafe { nginx_sys::ngx_current_msec };
-        now.saturating_sub(self.0.peek(|c| c.start_time))
+        now().saturating_sub(self.0.peek(|c| c.start_time))
     }
 
     /// It rests: nginx closes it when the worker shuts down, and `waker` is woken when anything comes.
@@ -394,4 +392,9 @@ unsafe extern "C" fn happened(event: *mut ngx_event_t) {
     // dropped. Waking only posts an event, so nothing is dropped below this.
     let inner = unsafe { inner.as_ref() };
     Cycle::with_current(|cycle| guard("an event of a call", cycle.log(), (), || inner.wake()));
+}
+/// nginx's clock, in milliseconds since some time: that of the last turn of the event loop.
+pub(crate) fn now() -> usize {
+    // SAFETY: nginx writes its clock in its one thread, which is the one that runs.
+    unsafe { nginx_sys::ngx_current_msec }
 }
