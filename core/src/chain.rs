@@ -1,8 +1,8 @@
 //! The filters of one request, in order: who is called next, who holds the stream, who has failed.
 //!
 //! Requests go through the filters in the order of the configuration, responses in the reverse order. A filter that
-//! sends a local response ends the request's way; that response then goes through the others' response callbacks,
-//! once. A filter that fails is not called again, and the [`Policy`] decides whether the request fails or goes on
+//! sends a local response ends the request's way; that response then goes through the response callbacks of all filters
+//! that have not seen one, its own too. A filter that fails is not called again, and the [`Policy`] decides whether the request fails or goes on
 //! without it.
 
 use std::{rc::Rc, time::Duration};
@@ -60,7 +60,7 @@ pub(crate) struct Step {
     failed: bool,
     /// Whether it runs decides if its suspension is over.
     trial: bool,
-    /// Has sent the local response that is on its way, or has seen the response that it replaces: it does not see it.
+    /// Has seen the response that a local one replaces: it does not see that.
     passed_by: bool,
     /// What it holds of requests and responses.
     held: [Held; 2],
@@ -270,10 +270,10 @@ impl<H: Host> Chain<H> {
         if flow.headers_held || flow.trailers_held { Verdict::Pause } else { Verdict::Continue }
     }
 
-    /// Filter number `at` has sent a local response in a callback that is none of this chain's: in that of another
-    /// request, or of a root context. The verdict is the one that its own callback would have had.
-    pub fn answer(&mut self, at: usize) -> Verdict {
-        self.pass_by(at);
+    /// A filter has sent a local response in a callback that is none of this chain's: in that of another request, or of
+    /// a root context. The verdict is the one that its own callback would have had.
+    pub fn answer(&mut self) -> Verdict {
+        self.pass_by();
         Verdict::LocalResponse
     }
 
@@ -427,7 +427,7 @@ impl<H: Host> Chain<H> {
                 self.refused().map_or(Verdict::Continue, |status| Verdict::Failed { status })
             }
             Ok(_) if self.is_ours(lease_at, asked.local_response) => {
-                self.pass_by(at);
+                self.pass_by();
                 self.count_event(at, callback, Event::LocalResponse);
                 Verdict::LocalResponse
             }
@@ -467,13 +467,12 @@ impl<H: Host> Chain<H> {
         context != ContextId::NONE && self.steps.iter().any(is_it)
     }
 
-    /// A local response is on its way: it does not go through the filter that sent it (number `at`), nor through those
-    /// that have seen the response it replaces.
-    fn pass_by(&mut self, at: usize) {
+    /// A local response is on its way: it does not go through the filters that have seen the response it replaces.
+    fn pass_by(&mut self) {
         let seen = self.flow(Direction::Response).headers_seen();
         let count = self.steps.len();
         for (index, step) in self.steps.iter_mut().enumerate() {
-            step.passed_by = index == at || Direction::Response.turn(index, count) < seen;
+            step.passed_by = Direction::Response.turn(index, count) < seen;
             // What was held of the response that it replaces never goes on.
             step.held[Direction::Response as usize] = Held::default();
         }

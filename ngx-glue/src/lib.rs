@@ -9,6 +9,7 @@
 //! | `stream` | the record of one request; pausing, resuming, local responses |
 //! | `content` | handlers of our own: the metrics |
 //! | `host` | core's traits, for nginx |
+//! | `grpc_status` | statuses of gRPC calls in headers |
 //! | `ngx` | the unsafe room: safe faces for nginx's structures |
 //!
 //! `unsafe` lives in `ngx` and `module` only; docs/UNSAFE.md has the rules.
@@ -19,6 +20,7 @@ mod calls;
 mod conf;
 mod content;
 mod directives;
+mod grpc_status;
 mod host;
 #[allow(unsafe_code, reason = "the statics and entries of an nginx module are C by nature")]
 mod module;

@@ -150,6 +150,7 @@ fn grpc(orders: &str, guest: &str) -> (Origin, Nginx) {
         Conf::new()
             .guest("edits")
             .guest("maps")
+            .guest("faults")
             .guest("trailers")
             .guest("properties")
             .http("http2 on;")
@@ -216,10 +217,36 @@ fn messages_and_headers_of_a_grpc_call_are_changed() {
 }
 
 #[test]
-fn the_status_of_a_grpc_call_is_a_property_and_a_local_response_has_one() {
+fn the_status_of_a_grpc_call_is_a_property() {
     let (_origin, nginx) = grpc("response.grpc_status", "properties");
     let _ = call(&nginx, "hello");
     nginx.wait_for_log("properties: response.grpc_status=0500000000000000");
-    let (_, nginx) = grpc("reqh.local=no", "edits");
-    assert_eq!(call(&nginx, "hello").status, 418);
+}
+
+/// A filter's answer to a call of gRPC has the status where its clients look for it, whenever it is sent.
+#[test]
+fn local_responses_to_grpc_calls_are_headers_alone() {
+    for when in ["reqh", "reqb", "resh"] {
+        let (_origin, nginx) = grpc(&format!("{when}.local=no"), "edits");
+        let response = call(&nginx, "hello");
+        assert_eq!((response.status, response.text().as_str()), (200, ""), "{when}");
+        assert_eq!(response.headers("content-type"), ["application/grpc"], "{when}");
+        assert_eq!(response.headers("content-length"), [""; 0], "{when}");
+        assert_eq!(response.headers("grpc-status"), ["2"], "{when}");
+        assert_eq!(response.headers("grpc-message"), ["no"], "{when}");
+        assert_eq!(response.header("x-local"), Some(when));
+    }
+}
+
+/// So does what is put in place of a response when a filter fails.
+#[test]
+fn failures_of_filters_are_a_status_of_grpc() {
+    let (_origin, nginx) = grpc("", "faults");
+    let request = Request::post("/service/method", message("hello"))
+        .header("content-type", "application/grpc")
+        .header("x-fault", "panic")
+        .header("x-fault-at", "response");
+    let response = nginx.connect(Protocol::Http2).send(request);
+    assert_eq!((response.status, response.headers("grpc-status")), (200, vec!["2"]));
+    assert_eq!(response.headers("grpc-message"), ["Internal Server Error"]);
 }

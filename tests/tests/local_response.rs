@@ -1,5 +1,10 @@
 //! Filters answer by themselves: in each phase, in each protocol, alone and among others.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
 use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, conf::quote, trace};
 
 fn local(configuration: &str) -> String {
@@ -189,7 +194,8 @@ fn from_the_response_body_it_replaces_what_has_not_left() {
     assert!(all.contains(" 500 ") && all.contains("instead") && !all.contains("origin"), "{all}");
 }
 
-/// A filter that answers ends the request's way: later filters do not see it, the answer passes all but the sender.
+/// A filter that answers ends the request's way: later filters do not see it; the answer passes them all, the sender
+/// too.
 #[test]
 fn among_other_filters() {
     let origin = Origin::start(|_| Reply::text("origin"));
@@ -209,7 +215,7 @@ fn among_other_filters() {
     assert_eq!(who("on_delete").len(), 2);
     let body = calls.iter().find(|call| call.callback == "on_response_body").expect("a body");
     assert_eq!((body.number("body_size"), body.end_of_stream()), (6, true));
-    assert!(!log.contains("local: on_response_headers"), "the sender does not see its own answer: {log}");
+    assert!(log.contains("local: on_response_headers"), "the sender sees its own answer: {log}");
     assert_eq!(origin.count(), 0);
 }
 
@@ -230,6 +236,82 @@ fn from_the_response_headers_among_other_filters() {
     assert_eq!(response.headers("x-trace").iter().filter(|name| **name == "A").count(), 1);
     let ended = calls.iter().filter(|call| call.callback == "on_response_body" && call.name == "A");
     assert_eq!(ended.map(|call| call.number("body_size")).sum::<usize>(), 8);
+}
+
+/// What answers a call of gRPC: the statuses, and over HTTP/2 the stream ends with the headers, as clients demand of a
+/// response without trailers.
+#[test]
+fn to_calls_of_grpc() {
+    let locations = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (503, 14), (500, 2), (200, 2)]
+        .map(|(status, _)| {
+            let reply = format!(r#"{{"status": {status}, "body": "é 1%", "headers": [["x-a", "1"]]}}"#);
+            format!("location = /{status} {{ {} return 200 x; }}", local(&reply))
+        });
+    let own = local(r#"{"status": 403, "headers": [["grpc-status", "9"], ["content-length", "7"]]}"#);
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("local")
+            .http("http2 on;")
+            .server(&format!("{} location = /own {{ {own} return 200 x; }}", locations.join("\n"))),
+    );
+    let ask = |protocol, path: &str, kind: &str| {
+        nginx.connect(protocol).send(Request::post(path, "call").header("content-type", kind))
+    };
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (status, expected) in [
+            (400, "13"),
+            (401, "16"),
+            (403, "7"),
+            (404, "12"),
+            (429, "14"),
+            (503, "14"),
+            (500, "2"),
+            (200, "2"),
+        ] {
+            let response = ask(protocol, &format!("/{status}"), "application/grpc+proto");
+            assert_eq!((response.status, response.text().as_str()), (200, ""), "{status}");
+            assert_eq!(response.headers("content-type"), ["application/grpc"]);
+            assert_eq!(response.headers("grpc-status"), [expected], "{status}");
+            assert_eq!(response.headers("grpc-message"), ["%C3%A9 1%25"], "{status}");
+            assert_eq!(response.headers("x-a"), ["1"]);
+        }
+        assert_eq!(ask(protocol, "/own", "application/grpc").headers("grpc-status"), ["9"]);
+        let response = ask(protocol, "/403", "application/grpc-web");
+        assert_eq!((response.status, response.header("grpc-status")), (403, None));
+    }
+
+    let mut socket = TcpStream::connect(nginx.address()).expect("connect to nginx");
+    socket.set_read_timeout(Some(weir_tests::wait::DEADLINE)).expect("a read timeout");
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/403"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+    ] {
+        // A literal without indexing, its name new (RFC 7541, 6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).expect("a short text"));
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    let length = u8::try_from(block.len()).expect("a short block");
+    let (settings, headers) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, length, 1, 5, 0, 0, 0, 1]);
+    let all = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &headers, &block].concat();
+    socket.write_all(&all).expect("write to nginx");
+    let flags = loop {
+        let mut frame = [0; 9];
+        socket.read_exact(&mut frame).expect("a frame");
+        let [high, middle, low, kind, flags, ..] = frame;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        socket.read_exact(&mut vec![0; length as usize]).expect("the frame's payload");
+        if kind == 1 {
+            break flags;
+        }
+    };
+    assert_eq!(flags & 1, 1, "END_STREAM");
 }
 
 #[test]

@@ -20,6 +20,10 @@ const LIMITS: &[&str] = &[
      call of `on_response_body` has `end_of_stream` false then, and `on_response_trailers` follows.",
     "A filter may add trailers of the response from `on_response_headers` on. A response of HTTP/1.1 is sent in chunks \
      then; once its headers have left with a Content-Length it takes no trailers any more.",
+    "A local response goes through the response callbacks of all filters that have not seen the response it replaces, \
+     those of the filter that has sent it too, and of filters that have not seen the request. A filter sends one for a \
+     request; another one is refused. A call of gRPC gets status 200 and headers alone, with `grpc-status` (the one given, \
+     or what stands for the HTTP status) and the body as `grpc-message`.",
     "`upstream.local_address` and what is known of the upstream's TLS can be read until the response has come, for \
      example in `on_response_headers`; later it is NOT_FOUND.",
     "`response.flags` has those of Envoy's flags that nginx can tell: upstream timeout, failure and termination, rate \
@@ -42,7 +46,8 @@ const CALLS: &[&str] = &[
     "`:method`, `:path` and `:authority` are required, and must be such as can stand in a request; header names and values \
      must not split messages: else BAD_ARGUMENT. The Host header, Content-Length and what else says how a message travels \
      is Weir's to send. An unknown upstream, or one that the filter may not call, is BAD_ARGUMENT (PARSE_FAILURE for gRPC); \
-     more calls than `calls_limit` are INTERNAL_FAILURE. The log says what was wrong. A timeout of 0 means `call_timeout`; a negative one of an HTTP call is BAD_ARGUMENT, one of gRPC is unsigned.",
+     more calls than `calls_limit` are INTERNAL_FAILURE. The log says what was wrong. A timeout of 0 means \
+     `call_timeout`; a negative one of an HTTP call is BAD_ARGUMENT, one of gRPC is unsigned.",
     "What comes back is told to the context that has made the call: it is the effective one, and the callback's first \
      parameter is its root context. Maps 4 to 7 and buffers 4 and 5 exist in that callback only, and can only be read.",
     "A call that fails after it was begun calls `on_http_call_response` with 0 headers, 0 bytes and 0 trailers. Property \

@@ -73,8 +73,14 @@ pub(super) fn send_local_response<H: Host>(
         headers: LocalHeaders::new(pairs),
         grpc_status: u32::try_from(grpc_status).ok(),
     };
-    let sent = stream.zip(state.contexts.effective_filter()).ok_or(StreamError::Gone);
-    let sent = sent.and_then(|(stream, filter)| stream.send_local_response(&response, filter));
+    let sent = match stream {
+        // As in Envoy: what it does in `on_response_headers` it does to its own response, too.
+        Some(_) if state.contexts.has_answered() => {
+            Err(StreamError::Refused("this filter has sent one already"))
+        }
+        Some(stream) => stream.send_local_response(&response),
+        None => Err(StreamError::Gone),
+    };
     if let Err(error) = sent {
         state.warn(&format!("local response with status {status} dropped: {error}"));
         // As with maps: the answer is one that the SDK survives.
@@ -84,6 +90,7 @@ pub(super) fn send_local_response<H: Host>(
         let text = format!("local response with status {status}: {}", details.escape_ascii());
         state.log(LogLevel::Info, Speaker::Weir, text.as_bytes());
     }
+    state.contexts.answered();
     state.asked.local_response = state.contexts.effective();
     Ok(())
 }

@@ -15,18 +15,27 @@ impl<H: Host> Chain<H> {
     /// Filter number `at` has failed: logs that, and takes it and all who share its instance out of the request. Where
     /// the policy is to go on, what they hold is let go, each in an event of its own.
     pub(super) fn report(&mut self, at: usize, failure: &Failure) {
+        let is_told = matches!(failure.cause, Cause::Gone | Cause::Orphaned) && self.has_failed_when_told(at);
         let plan = self.shard.pool.plans().chain(self.id);
-        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
+        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)).filter(|_| !is_told) {
             recorder::failed(&self.shard.metrics, plugin, failure.callback, &failure.cause);
         }
         // A suspended filter has been reported when it was suspended.
-        if !matches!(failure.cause, Cause::Suspended(_)) {
+        if !is_told && !matches!(failure.cause, Cause::Suspended(_)) {
             self.say(at, LogLevel::Error, &failure.to_string());
         }
         self.fail(at, failure);
     }
 
-    /// The same for a failure that has been logged.
+    /// Whether filter number `at` has failed when it was told of a call: that has been reported.
+    fn has_failed_when_told(&self, at: usize) -> bool {
+        let step = self.steps.get(at);
+        step.is_some_and(|step| {
+            self.leases.get(step.lease).is_some_and(|lease| lease.has_failed_in(step.context))
+        })
+    }
+
+    /// What is to be done about a failure of filter number `at`, once it has been logged.
     fn fail(&mut self, at: usize, failure: &Failure) {
         let Some(step) = self.steps.get(at) else { return };
         let (lease, trial) = (step.lease, step.trial);
@@ -132,12 +141,7 @@ impl<H: Host> Chain<H> {
             return None;
         }
         let (callback, ..) = direction.callbacks();
-        let orphaned = Failure::new(callback, Cause::Orphaned);
-        if self.leases.get(step.lease).is_some_and(|lease| lease.has_failed_in(step.context)) {
-            self.fail(at, &orphaned);
-        } else {
-            self.report(at, &orphaned);
-        }
+        self.report(at, &Failure::new(callback, Cause::Orphaned));
         self.refused().map(|status| Verdict::Failed { status })
     }
 

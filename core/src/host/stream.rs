@@ -30,12 +30,11 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
     ///
     /// Everything in `response` is borrowed from the guest and has to be copied. Where the callback is none of this
     /// stream's chain, but one of another stream or of a root context, no verdict will say so: the proxy sees to it in
-    /// an event of its own, and tells the chain that filter number `filter` has answered
-    /// ([`Chain::answer`](crate::chain::Chain::answer)).
+    /// an event of its own, and tells the chain ([`Chain::answer`](crate::chain::Chain::answer)).
     ///
     /// # Errors
     /// [`StreamError::TooLate`] when the response's headers have left.
-    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError>;
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError>;
 
     /// Forgets the local response that was recorded last: the callback that sent it has failed.
     fn withdraw_local_response(&self);

@@ -24,8 +24,6 @@ use crate::{
 /// A local response that a filter sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Number of the filter that sent it.
-    pub filter: usize,
     /// Its status.
     pub status: u16,
     /// Its details.
@@ -54,7 +52,7 @@ pub struct Parts {
     pub native: HashMap<Vec<u8>, Vec<u8>>,
     /// Properties that filters have set.
     pub properties: Properties,
-    /// The local response that was sent last.
+    /// The local response that was sent.
     pub sent: Option<Sent>,
     /// The response's headers have left.
     pub headers_sent: bool,
@@ -309,7 +307,7 @@ impl StreamHost for Request {
         if parts.gone { None } else { Some(lend(&mut parts.properties)) }
     }
 
-    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError> {
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
         let mut parts = self.parts.borrow_mut();
         if parts.gone {
             return Err(StreamError::Gone);
@@ -321,7 +319,6 @@ impl StreamHost for Request {
             return Err(StreamError::NoMemory);
         }
         parts.sent = Some(Sent {
-            filter,
             status: response.status,
             details: response.details.to_vec(),
             body: response.body.to_vec(),

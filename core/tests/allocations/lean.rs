@@ -223,7 +223,7 @@ impl StreamHost for Stream {
         Some(lend(&mut self.0.properties.borrow_mut()))
     }
 
-    fn send_local_response(&self, _: &LocalResponse<'_>, _: usize) -> Result<(), StreamError> {
+    fn send_local_response(&self, _: &LocalResponse<'_>) -> Result<(), StreamError> {
         Ok(())
     }
 

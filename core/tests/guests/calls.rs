@@ -334,8 +334,8 @@ fn a_local_response_is_sent_for_the_request_that_has_called() {
         let request = bench.request();
         let mut chain = bench.headers(&request);
         bench.shard.called(begun(&bench.worker)[0], response(b""));
-        assert_eq!(request.edit().sent.as_ref().map(|sent| (sent.status, sent.filter)), Some((403, 0)));
-        assert_eq!(chain.answer(0), Verdict::LocalResponse);
+        assert_eq!(request.edit().sent.as_ref().map(|sent| sent.status), Some(403));
+        assert_eq!(chain.answer(), Verdict::LocalResponse);
     }
 }
 
@@ -361,6 +361,24 @@ fn a_callback_that_fails_takes_back_its_response_and_its_request_learns_it() {
         chain.finish();
         drop(chain);
         assert_eq!(bench.shard.calls(), 0);
+    }
+}
+
+/// Its request was not paused: it learns of the failure from its next callback, and one line tells of it.
+#[test]
+fn a_callback_that_fails_is_told_of_once() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        let guest = caller()
+            .on(Callback::RequestHeaders, [dial()])
+            .on(Callback::ResponseHeaders, [])
+            .on(Callback::HttpCallResponse, [wat("unreachable")]);
+        let bench = guest.bench_with(isolation);
+        let mut chain = bench.headers(&bench.request());
+        bench.shard.called(begun(&bench.worker)[0], response(b""));
+        assert_eq!(chain.headers(Direction::Response, true), Verdict::Failed { status: 500 });
+        let (_, ours) = bench.spoken();
+        let [line] = &ours[..] else { panic!("one line: {ours:?}") };
+        assert!(line.starts_with("proxy_on_http_call_response failed"), "{line}");
     }
 }
 

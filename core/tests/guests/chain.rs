@@ -175,14 +175,34 @@ fn a_local_response_ends_the_request_s_way() {
         let letter = ["H", "B", "T"][verdicts.len() - 1];
         let seen = traced(&bench);
         assert!(seen.ends_with(&format!("a{letter} b{letter}")), "later filters are not called: {seen}");
-        // The response goes through the others' callbacks, not through its sender's.
+        // The response goes through all, its sender too.
         chain.headers(Direction::Response, false);
         chain.body(Direction::Response, true);
         chain.trailers(Direction::Response);
-        assert_eq!(traced(&bench), "ch ah cb ab ct at");
+        assert_eq!(traced(&bench), "ch bh ah cb bb ab ct bt at");
         chain.finish();
         assert_eq!(traced(&bench), "aD aL aX bD bL bX cD cL cX");
     }
+}
+
+/// What it does to responses a filter does to its own, too; but it sends one only.
+#[test]
+fn a_filter_sends_one_local_response() {
+    let again = [Callback::RequestHeaders, Callback::ResponseHeaders]
+        .map(|callback| ("b", callback, vec![local(403)]));
+    let bench = abc_with(again.to_vec());
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::LocalResponse);
+    request.edit().sent = None;
+    assert_eq!(chain.headers(Direction::Response, true), Verdict::Continue);
+    assert!(request.edit().sent.is_none());
+    let (_, warnings) = bench.spoken();
+    assert_eq!(warnings, ["local response with status 403 dropped: this filter has sent one already"]);
+    // The next request is another one.
+    chain.finish();
+    let mut chain = bench.begin(&bench.request());
+    assert_eq!(chain.headers(Direction::Request, true), Verdict::LocalResponse);
 }
 
 #[test]
@@ -229,7 +249,7 @@ fn a_local_response_after_a_resumption() {
     assert_eq!(chain.headers(Direction::Request, true), Verdict::Pause);
     assert_eq!(chain.resume(Direction::Request, 0), Verdict::LocalResponse);
     chain.headers(Direction::Response, true);
-    assert_eq!(traced(&bench), "aH bH cH bh ah");
+    assert_eq!(traced(&bench), "aH bH cH ch bh ah");
 }
 
 #[test]

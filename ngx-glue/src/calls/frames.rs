@@ -1,35 +1,15 @@
-//! gRPC over HTTP/2: how messages are framed, and what statuses mean
+//! gRPC over HTTP/2: how messages are framed, and what the end of a stream means
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::{HeaderMap, StatusCode};
+use hyper::HeaderMap;
+
+use crate::grpc_status::{self as status, unescaped};
 
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-
-/// Statuses that stand for what goes wrong here (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
-pub(crate) mod status {
-    /// The call was cancelled.
-    pub(crate) const CANCELLED: u32 = 1;
-    /// Nobody knows.
-    pub(crate) const UNKNOWN: u32 = 2;
-    /// It took too long.
-    pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
-    /// The caller may not do that.
-    pub(crate) const PERMISSION_DENIED: u32 = 7;
-    /// There is not enough of something.
-    pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
-    /// Nobody does that.
-    pub(crate) const UNIMPLEMENTED: u32 = 12;
-    /// Something is broken.
-    pub(crate) const INTERNAL: u32 = 13;
-    /// Nobody is there now.
-    pub(crate) const UNAVAILABLE: u32 = 14;
-    /// Nobody knows who the caller is.
-    pub(crate) const UNAUTHENTICATED: u32 = 16;
-}
 
 /// `message` with its prefix.
 pub(crate) fn framed(message: &[u8]) -> Option<Bytes> {
@@ -103,38 +83,6 @@ pub(crate) fn status_of(fields: &HeaderMap) -> Option<(u32, Vec<u8>)> {
     Some((status, message.unwrap_or_default()))
 }
 
-/// A `grpc-message` without its percent-encoding; what is none stays.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut message = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, others)) = rest.split_first() {
-        if let (b'%', [high, low, after @ ..]) = (first, others)
-            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
-        {
-            message.push(high << 4 | low);
-            rest = after;
-            continue;
-        }
-        message.push(*first);
-        rest = others;
-    }
-    message
-}
-
-/// The status that stands for a response without one
-/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
-pub(crate) fn status_of_http(http: StatusCode) -> u32 {
-    match http.as_u16() {
-        400 => status::INTERNAL,
-        401 => status::UNAUTHENTICATED,
-        403 => status::PERMISSION_DENIED,
-        404 => status::UNIMPLEMENTED,
-        429 | 502 | 503 | 504 => status::UNAVAILABLE,
-        _ => status::UNKNOWN,
-    }
-}
-
 /// The status that stands for a stream that was reset (`PROTOCOL-HTTP2.md`, "HTTP2 Transport Mapping").
 pub(crate) fn status_of_reset(reason: h2::Reason) -> u32 {
     match reason {
@@ -161,9 +109,9 @@ pub(crate) fn timeout(time: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use hyper::{HeaderMap, StatusCode, header::HeaderValue};
+    use hyper::{HeaderMap, header::HeaderValue};
 
-    use super::{Misframed, Unframer, framed, status, status_of, status_of_http, timeout};
+    use super::{Misframed, Unframer, framed, status, status_of, timeout};
 
     #[test]
     fn messages_are_found_however_they_are_cut() {
@@ -208,7 +156,6 @@ mod tests {
         assert_eq!(status_of(&fields), Some((7, "no ä 100% %zz".as_bytes().to_vec())));
         fields.insert("grpc-status", HeaderValue::from_static("x"));
         assert_eq!(status_of(&fields).map(|(status, _)| status), Some(status::UNKNOWN));
-        assert_eq!(status_of_http(StatusCode::SERVICE_UNAVAILABLE), status::UNAVAILABLE);
     }
 
     #[test]

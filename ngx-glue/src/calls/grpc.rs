@@ -21,7 +21,7 @@ use super::{
     Client,
     allow::Rules,
     fault::Fault,
-    frames::{self, Misframed, Unframer, status},
+    frames::{self, Misframed, Unframer},
     http2::{self, Link},
     idle::PeerKey,
     link::{Deadline, open},
@@ -30,7 +30,7 @@ use super::{
     peers::{Peer, Peers},
     way::{Way, look_up},
 };
-use crate::ngx::net::tls::Offer;
+use crate::{grpc_status as status, ngx::net::tls::Offer};
 
 /// A call that was begun.
 #[derive(Debug)]
@@ -236,8 +236,7 @@ async fn next(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>>
 /// Whether a response says that it is gRPC's.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+") || rest.starts_with(b";"))
+    status::is_grpc(kind)
 }
 
 /// The end that `fields`, in which a status is looked for, and `head` say.
@@ -246,7 +245,7 @@ fn closed(fields: &HeaderMap, head: &response::Parts) -> Closed {
         return Closed { status, message, failure: None };
     }
     let (status, message) = if head.status != http::StatusCode::OK {
-        (frames::status_of_http(head.status), format!("the HTTP status is {}", head.status.as_u16()))
+        (status::of_http(head.status.as_u16()), format!("the HTTP status is {}", head.status.as_u16()))
     } else if is_grpc(&head.headers) {
         (status::UNKNOWN, "the response has no status".to_owned())
     } else {

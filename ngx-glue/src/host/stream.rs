@@ -82,7 +82,7 @@ impl StreamHost for RequestToken {
         let request = self.request().ok_or(StreamError::Gone)?;
         variable::set(request, name, value).map_err(|unset| match unset {
             Unset::Unknown => StreamError::Refused(
-                "nginx has no such variable in its configuration: declare it with \"set\", for example",
+                "nginx has no such variable in its configuration: declare it, with \"set\" in the server block for example",
             ),
             Unset::ReadOnly => StreamError::Refused("nginx does not let this variable be changed"),
             Unset::NoMemory => StreamError::NoMemory,
@@ -93,12 +93,12 @@ impl StreamHost for RequestToken {
         self.io()?.with_properties(lend)
     }
 
-    fn send_local_response(&self, response: &LocalResponse<'_>, filter: usize) -> Result<(), StreamError> {
+    fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
         io.answer(response)?;
         // Below a callback of this request its verdict says so; otherwise the event sees to it.
         if !self.stream.is_called() {
-            io.set_answered(filter);
+            io.set_answered();
             self.stream.wake();
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! here, and the phases go on after that. Handlers that pass requests on read it themselves.
 
 use weir_core::{
-    chain::{Direction, Verdict},
+    chain::{Chain, Direction, Verdict},
     filter::Callback,
 };
 
@@ -135,24 +135,24 @@ pub(crate) fn body_read(request: Request<'_>) -> Next {
     Next::Run
 }
 
-/// Filter number `filter` has sent a local response in no callback of this request, whose own response has not begun.
+/// A filter has sent a local response in no callback of this request, whose own response has not begun.
 /// `None` where nobody waits for that: it takes the place of the response when that comes.
-pub(crate) fn answer(stream: &'static Stream, request: Request<'_>, filter: usize) -> Option<Next> {
+pub(crate) fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Next> {
     let progress = stream.progress();
     let (headers, reading) = (progress.headers.get(), progress.reading.get());
     if headers == Headers::Paused && reading != Reading::Begun {
-        let verdict = stream.drive(Direction::Request, |chain| chain.answer(filter));
+        let verdict = stream.drive(Direction::Request, Chain::answer);
         return Some(match proceed(stream, request, verdict) {
             Step::Answer(code) => Next::Finalize(code),
             Step::GoOn | Step::Wait => Next::Wait,
         });
     }
     if reading == Reading::Begun || stream.io.lane(Direction::Request).is_held() {
-        let verdict = stream.drive(Direction::Request, |chain| chain.answer(filter));
+        let verdict = stream.drive(Direction::Request, Chain::answer);
         request_body::end(stream, request, verdict);
         return Some(Next::Read);
     }
-    stream.io.set_answered(filter);
+    stream.io.set_answered();
     None
 }
 

@@ -1,7 +1,7 @@
 //! The response's headers: shown to the filters, held where one of them says so, replaced by another response.
 
 use weir_core::{
-    chain::{Direction, Verdict},
+    chain::{Chain, Direction, Verdict},
     filter::Callback,
 };
 
@@ -48,8 +48,8 @@ pub(crate) fn run(request: Request<'_>) -> isize {
     let replacement = match stream.io.take_local() {
         // What a filter has sent while the request's body was read.
         Some(local) => {
-            if let Some(filter) = stream.io.take_answered() {
-                stream.drive(Direction::Response, |chain| chain.answer(filter));
+            if stream.io.take_answered() {
+                stream.drive(Direction::Response, Chain::answer);
             }
             Some(local)
         }

@@ -44,7 +44,7 @@ pub(crate) struct StreamIo {
     local: Cell<Option<Local<'static>>>,
     details: Cell<&'static [u8]>,
     wishes: RefCell<Vec<(Direction, usize)>>,
-    answered: Cell<Option<usize>>,
+    answered: Cell<bool>,
     close: Cell<bool>,
     finished: Cell<bool>,
 }
@@ -64,14 +64,13 @@ impl StreamIo {
         self.response.set(Access::None);
         self.properties.borrow_mut().clear();
         self.local.set(None);
-        self.answered.set(None);
         self.details.set(&[]);
         self.tail.clear();
         self.create_request.set(None);
         self.wishes.borrow_mut().clear();
         self.request_body.clear();
         self.response_body.clear();
-        for flag in [&self.close, &self.finished] {
+        for flag in [&self.answered, &self.close, &self.finished] {
             flag.set(false);
         }
     }
@@ -195,13 +194,13 @@ impl StreamIo {
         self.local.take()
     }
 
-    /// The local response that was recorded comes from filter number `filter`, in no callback of this request.
-    pub(crate) fn set_answered(&self, filter: usize) {
-        self.answered.set(Some(filter));
+    /// The local response that was recorded was sent in no callback of this request.
+    pub(crate) fn set_answered(&self) {
+        self.answered.set(true);
     }
 
-    /// The filter that has sent a local response in no callback of this request; forgets that.
-    pub(crate) fn take_answered(&self) -> Option<usize> {
+    /// Whether a local response was sent in no callback of this request; forgets that.
+    pub(crate) fn take_answered(&self) -> bool {
         self.answered.take()
     }
 

@@ -1,12 +1,20 @@
 //! Local responses: made by a filter, or by us where a filter has failed, and sent in place of any other.
+//!
+//! A call of gRPC is answered as Envoy does it, since its clients look for nothing else: with status 200 and headers
+//! alone, which have the call's status ("Trailers-Only" in gRPC's `PROTOCOL-HTTP2.md`); what would be the body is the
+//! message.
 
 use weir_core::host::LocalResponse;
 
-use crate::ngx::{
-    chain::Body,
-    code::{INTERNAL_ERROR, OK},
-    headers_out::HeadersOut,
-    request::{Request, stops_output},
+use crate::{
+    grpc_status,
+    ngx::{
+        chain::Body,
+        code::{INTERNAL_ERROR, OK},
+        headers_in::HeadersIn,
+        headers_out::HeadersOut,
+        request::{Request, stops_output},
+    },
 };
 
 /// Most bytes of a body that go into `grpc-message`.
@@ -20,6 +28,8 @@ pub(crate) struct Local<'a> {
     content_type: Option<&'a [u8]>,
     grpc_status: Option<u32>,
     body: &'a [u8],
+    /// The body of a response to gRPC.
+    message: &'a [u8],
     /// Why, for the log.
     pub(crate) details: &'a [u8],
 }
@@ -47,6 +57,7 @@ impl<'a> Local<'a> {
             content_type,
             grpc_status: response.grpc_status,
             body,
+            message: body,
             details,
         };
         (!lost).then_some(local)
@@ -68,7 +79,15 @@ impl<'a> Local<'a> {
              <body>\r\n<center><h1>{status}{reason}</h1></center>\r\n</body>\r\n</html>\r\n"
         );
         let body: &[u8] = request.keep(page.as_bytes()).unwrap_or_default();
-        Self { status, headers: &[], content_type: Some(b"text/html"), grpc_status: None, body, details: b"" }
+        Self {
+            status,
+            headers: &[],
+            content_type: Some(b"text/html"),
+            grpc_status: None,
+            body,
+            message: reason.trim_start().as_bytes(),
+            details: b"",
+        }
     }
 
     /// Its body; empty where a response of that status has none.
@@ -81,29 +100,44 @@ impl<'a> Local<'a> {
         request.expect_own_response();
         let out = HeadersOut::of(request);
         out.clean();
-        out.set_status(self.status);
-        let length = u64::try_from(self.body().len()).ok();
-        out.set_content_length(length.filter(|_| has_body(self.status)));
-        let typed = self.content_type.is_none_or(|value| out.set_content_type(value));
-        let listed =
-            self.headers.iter().filter(|(name, _)| !is_ours(name)).all(|(name, value)| out.add(name, value));
-        typed && listed && self.put_grpc(request)
+        let is_grpc = calls_grpc(request);
+        let typed = if is_grpc {
+            out.set_status(200);
+            // In HTTP/1 a length says that nothing follows; later versions end the stream with the headers.
+            out.set_content_length((request.version() < 2000).then_some(0));
+            request.set_header_only();
+            out.set_content_type(b"application/grpc")
+        } else {
+            out.set_status(self.status);
+            let length = u64::try_from(self.body().len()).ok();
+            out.set_content_length(length.filter(|_| has_body(self.status)));
+            self.content_type.is_none_or(|value| out.set_content_type(value))
+        };
+        let mut given = self.headers.iter().filter(|(name, _)| !is_ours(name));
+        typed && given.all(|(name, value)| out.add(name, value)) && self.put_grpc(request, is_grpc)
     }
 
-    fn put_grpc(self, request: Request<'a>) -> bool {
-        let Some(status) = self.grpc_status else { return true };
+    /// The headers that tell a status of gRPC. Clients that call something else find them where a filter gave one.
+    fn put_grpc(self, request: Request<'a>, is_grpc: bool) -> bool {
         let out = HeadersOut::of(request);
+        let known = self.grpc_status.filter(|status| !is_grpc || *status <= grpc_status::LAST);
+        let is_given = is_grpc && out.list().named(b"grpc-status").next().is_some();
+        let status = match known {
+            _ if is_given => None,
+            None if is_grpc => Some(grpc_status::of_http(self.status)),
+            known => known,
+        };
+        let Some(status) = status else { return true };
         let mut digits = [0; 10];
         if !out.replace(b"grpc-status", decimal(status, &mut digits)) {
             return false;
         }
-        if self.body.is_empty() {
+        if self.message.is_empty() {
             return true;
         }
-        let text = self.body.get(..MAX_GRPC_MESSAGE).unwrap_or(self.body);
-        let len = text.iter().map(|byte| if is_plain(*byte) { 1 } else { 3 }).sum();
-        let Some(message) = request.allocate(len) else { return false };
-        percent_encode(text, message);
+        let text = self.message.get(..MAX_GRPC_MESSAGE).unwrap_or(self.message);
+        let Some(message) = request.allocate(grpc_status::escaped_len(text)) else { return false };
+        grpc_status::escape(text, message);
         out.replace(b"grpc-message", message)
     }
 
@@ -123,6 +157,12 @@ impl<'a> Local<'a> {
         }
         Body::whole(request, self.body()).map_or(INTERNAL_ERROR, |body| request.send_body(body))
     }
+}
+
+/// Whether `request` is a call of gRPC.
+fn calls_grpc(request: Request<'_>) -> bool {
+    let list = HeadersIn::of(request).list();
+    list.named(b"content-type").next().is_some_and(|field| grpc_status::is_grpc(field.value()))
 }
 
 /// Whether a response of `status` has a body (RFC 9110, 6.4.1).
@@ -157,46 +197,15 @@ pub(crate) fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
     }
 }
 
-/// Whether a byte stands for itself in `grpc-message` (gRPC over HTTP2, "Percent-Byte-Unencoded").
-const fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'%'
-}
-
-fn percent_encode(text: &[u8], encoded: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut places = encoded.iter_mut();
-    let mut put = |byte| {
-        if let Some(place) = places.next() {
-            *place = byte;
-        }
-    };
-    for byte in text {
-        if is_plain(*byte) {
-            put(*byte);
-        } else {
-            put(b'%');
-            put(DIGITS[usize::from(byte >> 4)]);
-            put(DIGITS[usize::from(byte & 0xf)]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{decimal, has_body, is_ours, percent_encode};
+    use super::{decimal, has_body, is_ours};
 
     #[test]
     fn numbers_become_digits() {
         for number in [0, 7, 10, 16, u32::MAX] {
             assert_eq!(decimal(number, &mut [0; 10]), number.to_string().as_bytes());
         }
-    }
-
-    #[test]
-    fn messages_are_percent_encoded() {
-        let mut encoded = [0; 12];
-        percent_encode("a%\nä".as_bytes(), &mut encoded);
-        assert_eq!(&encoded, b"a%25%0A%C3%A");
     }
 
     #[test]

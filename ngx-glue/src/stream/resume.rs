@@ -1,6 +1,6 @@
 //! Going on with what a filter has held, or ending it, from an event of its own.
 
-use weir_core::chain::Direction;
+use weir_core::chain::{Chain, Direction};
 
 use super::{Headers, Sending, Stream};
 use crate::{
@@ -61,11 +61,13 @@ fn look(stream: &'static Stream, request: Request<'_>) -> Next {
 
 /// A filter has sent a local response in no callback of this request, if there is something to be done about it now.
 fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Next> {
-    let filter = stream.io.take_answered()?;
-    if stream.progress().sending.get() == Sending::Unseen {
-        return request_headers::answer(stream, request, filter);
+    if !stream.io.take_answered() {
+        return None;
     }
-    let verdict = stream.drive(Direction::Response, |chain| chain.answer(filter));
+    if stream.progress().sending.get() == Sending::Unseen {
+        return request_headers::answer(stream, request);
+    }
+    let verdict = stream.drive(Direction::Response, Chain::answer);
     Some(match response_body::advance(stream, request, verdict, None) {
         ERROR => Next::Finalize(ERROR),
         _ => Next::Write,

@@ -47,7 +47,6 @@ fn everything_reaches_the_proxy() {
             assert_eq!(responses, 1, "{verdicts:?}");
             let sent = request.edit().sent.clone();
             let wanted = Sent {
-                filter: 0,
                 status: 403,
                 details: b"details".to_vec(),
                 body: b"body".to_vec(),
@@ -133,12 +132,12 @@ fn too_late_or_nowhere_to_send_it() {
 }
 
 #[test]
-fn the_last_one_counts() {
+fn the_first_one_counts() {
     let steps = [403, 404].map(|status| call(SEND, args(status, b"", -1)));
     let bench = guest(b"").on(Callback::RequestHeaders, steps).bench();
     let request = bench.request();
     assert_eq!(bench.begin(&request).headers(Direction::Request, true), Verdict::LocalResponse);
-    assert_eq!(request.edit().sent.as_ref().map(|sent| sent.status), Some(404));
+    assert_eq!(request.edit().sent.as_ref().map(|sent| sent.status), Some(403));
 }
 
 #[test]

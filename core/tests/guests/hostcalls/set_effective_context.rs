@@ -58,12 +58,11 @@ fn what_is_asked_for_another_request_is_not_done_to_this_one() {
     assert_eq!(two.headers(Direction::Request, true), Verdict::Continue);
     assert_eq!(two.headers(Direction::Response, true), Verdict::Continue);
     assert_eq!(bench.log(), ["0", "0", "0", "0"]);
-    assert_eq!(first.edit().sent.as_ref().map(|sent| (sent.status, sent.filter)), Some((403, 0)));
+    assert_eq!(first.edit().sent.as_ref().map(|sent| sent.status), Some(403));
     assert_eq!(first.edit().closed.len(), 1);
     assert!(second.edit().sent.is_none());
-    assert_eq!(one.answer(0), Verdict::LocalResponse);
+    assert_eq!(one.answer(), Verdict::LocalResponse);
     assert_eq!(one.headers(Direction::Response, true), Verdict::Continue);
-    assert!(bench.log().is_empty(), "who has answered does not see the answer");
 }
 
 /// Two filters of one module in one request: either one's context answers the request.
