@@ -7,6 +7,8 @@
 
 use std::{rc::Rc, time::Duration};
 
+mod ending;
+mod entry;
 mod failing;
 mod flow;
 mod way;
@@ -16,13 +18,12 @@ pub use flow::Direction;
 use flow::{Flow, Held};
 
 use crate::{
-    abi::types::{Action, MapType},
+    abi::types::MapType,
     context::ContextId,
     failure::{Failure, Policy},
     filter::Callback,
     host::{Host, Maps, StreamHost},
-    instance::{Asked, Instance, Params, Returned},
-    metrics::recorder::{self, Event, Moment},
+    metrics::recorder::Moment,
     plan::{ChainId, StepPlan},
     pool::Lease,
     shard::Inner,
@@ -308,174 +309,6 @@ impl<H: Host> Chain<H> {
     /// Number of pairs of `map`, as a callback's parameter.
     fn count(&self, map: MapType) -> i32 {
         i32::try_from(self.stream.map_len(map)).unwrap_or(i32::MAX)
-    }
-
-    /// Ends every context (`on_done`, `on_log`, `on_delete`) and gives the instances back. Does nothing the second
-    /// time.
-    pub fn finish(&mut self) {
-        if std::mem::replace(&mut self.finished, true) {
-            return;
-        }
-        self.ended = None;
-        self.end_contexts(|instance, context, lasting, ended| {
-            instance.follow(*ended);
-            let done = instance.end_stream(context, lasting);
-            *ended = instance.ended();
-            done.and_then(|()| instance.end_completed())
-        });
-        // What a filter has put off in an instance of the request's own ends when all others are done.
-        self.end_contexts(
-            |instance, context, lasting, _| {
-                if lasting { Ok(()) } else { instance.end_deferred(context) }
-            },
-        );
-        self.end_trials();
-        self.report_dropped_lines();
-        for lease in self.leases.drain(..) {
-            self.shard.pool.give_back(lease);
-        }
-        self.shard.keep_vecs(&mut self.steps, &mut self.leases);
-    }
-
-    /// Headers have got past all filters: gives back the instances of those that nothing is left for, however long the
-    /// request lasts.
-    fn end_early(&mut self, direction: Direction) {
-        let plans = self.shard.pool.plans();
-        let Some(plan) = plans.chain(self.id).filter(|plan| plan.ends_early[direction as usize]) else {
-            return;
-        };
-        for (step, StepPlan { group, .. }) in self.steps.iter().zip(&plan.steps) {
-            let ends = plans.groups().get(*group).is_some_and(|group| group.ends_early[direction as usize]);
-            let Some(lease) = self.leases.get_mut(step.lease).filter(|_| ends) else { continue };
-            if lease.has_failed() || lease.has_calls() {
-                continue;
-            }
-            // No other request's, and of contexts of this one's nothing is called any more.
-            self.shard.pool.give_back(std::mem::replace(lease, Lease::GivenBack));
-        }
-    }
-
-    /// Does `end` to each filter's context, told whether the instance lives on; contexts of those that have failed are
-    /// forgotten.
-    fn end_contexts(
-        &mut self,
-        end: impl Fn(&mut Instance<H>, ContextId, bool, &mut Option<Moment>) -> Result<(), Failure>,
-    ) {
-        for at in 0..self.steps.len() {
-            let Some(step) = self.steps.get(at) else { continue };
-            let (context, failed) = (step.context, step.failed);
-            let Some(lease) = self.leases.get_mut(step.lease).filter(|lease| lease.is_there()) else {
-                continue;
-            };
-            let lasting = lease.lasting();
-            let ended = lease.with(Callback::Done, |instance| {
-                if failed || instance.has_failed() {
-                    instance.forget_stream(context);
-                    return Ok(());
-                }
-                end(instance, context, lasting, &mut self.ended)
-            });
-            if let Err(failure) = ended.flatten() {
-                self.report(at, &failure);
-            }
-        }
-    }
-
-    /// Calls `callback` of filter number `at`, with its context as the first parameter.
-    fn call(&mut self, at: usize, callback: Callback, params: Params) -> Verdict {
-        let Some(step) = self.steps.get(at) else { return Verdict::Continue };
-        let response = matches!(
-            callback,
-            Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers
-        );
-        if step.failed || (step.passed_by && response) {
-            return Verdict::Continue;
-        }
-        let (context, lease_at) = (step.context, step.lease);
-        let doomed = self.refusal.is_some();
-        let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
-            return Verdict::Continue;
-        };
-        let called = lease.with(callback, |instance| {
-            // A request that fails anyway need not be told that a shared instance has failed as well.
-            if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (Ok(Returned::NOTHING), Asked::default(), false);
-            }
-            let [_, a, b, c, d] = params;
-            instance.follow(self.ended);
-            let mut returned = instance.enter_next(callback, context, [context.raw(), a, b, c, d]);
-            self.ended = instance.ended();
-            let asked = instance.asked();
-            if returned.is_ok()
-                && let Err(failure) = instance.end_completed()
-            {
-                returned = Err(failure);
-            }
-            (returned, asked, instance.has_asked_queues())
-        });
-        let (returned, asked, has_queues) =
-            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), false));
-        if has_queues {
-            self.hand_queues_over(at, lease_at, callback);
-        }
-        match returned {
-            Err(failure) => {
-                if self.is_ours(lease_at, asked.local_response) {
-                    self.stream.withdraw_local_response();
-                }
-                self.report(at, &failure);
-                self.refused().map_or(Verdict::Continue, |status| Verdict::Failed { status })
-            }
-            Ok(_) if self.is_ours(lease_at, asked.local_response) => {
-                self.pass_by();
-                self.count_event(at, callback, Event::LocalResponse);
-                Verdict::LocalResponse
-            }
-            Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok(returned) => match returned.value().map(|raw| Action::from_raw(raw, callback)) {
-                Some(Action::Pause) => {
-                    self.count_event(at, callback, Event::Pause);
-                    Verdict::Pause
-                }
-                _ => Verdict::Continue,
-            },
-        }
-    }
-
-    /// Filter number `at` has registered queues: the worker's instance listens to them.
-    #[cold]
-    fn hand_queues_over(&mut self, at: usize, lease: usize, callback: Callback) {
-        let lease = self.leases.get_mut(lease);
-        let queues = lease.and_then(|lease| lease.with(callback, Instance::take_asked_queues).ok());
-        if let (Some(queues), Some(group)) = (queues, self.group(at)) {
-            self.shard.pool.adopt_queues(group, &queues);
-        }
-    }
-
-    /// Counts what a callback of filter number `at` has asked for.
-    fn count_event(&self, at: usize, callback: Callback, event: Event) {
-        let plan = self.shard.pool.plans().chain(self.id);
-        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
-            recorder::event(&self.shard.metrics, plugin, callback, event);
-        }
-    }
-
-    /// Whether `context` of the instance in that lease is this request's. What is asked in the context of another
-    /// request is recorded with that one's host, and nothing that this one's proxy could do.
-    fn is_ours(&self, lease: usize, context: ContextId) -> bool {
-        let is_it = |step: &Step| step.lease == lease && step.context == context;
-        context != ContextId::NONE && self.steps.iter().any(is_it)
-    }
-
-    /// A local response is on its way: it does not go through the filters that have seen the response it replaces.
-    fn pass_by(&mut self) {
-        let seen = self.flow(Direction::Response).headers_seen();
-        let count = self.steps.len();
-        for (index, step) in self.steps.iter_mut().enumerate() {
-            step.passed_by = Direction::Response.turn(index, count) < seen;
-            // What was held of the response that it replaces never goes on.
-            step.held[Direction::Response as usize] = Held::default();
-        }
     }
 }
 

@@ -17,7 +17,8 @@
 //! | `layout` | what is where in the file |
 //! | `words`, `mapped` | the file as shared words |
 //! | `memory` | lines of the file, given out to rows |
-//! | `registry` | the directory of metrics |
+//! | `registry`, `known` | the directory of metrics, and what a process knows of it |
+//! | `rows` | who writes where |
 //! | [`histogram`] | buckets |
 //! | [`tags`] | names and labels from what guests call their metrics |
 //! | [`own`] | metrics of Weir's own |
@@ -27,11 +28,10 @@
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
 use std::{
-    collections::HashMap,
     fmt, io,
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -49,10 +49,12 @@ pub mod text;
 
 mod clock;
 mod kind;
+mod known;
 mod layout;
 mod mapped;
 mod memory;
 mod registry;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -64,23 +66,14 @@ pub use mapped::{OpenError, Origin};
 pub use own::{Id, Own, Slot};
 pub use words::Words;
 
-use layout::{
-    AT_GENERATION, AT_LEADER, AT_NEXT_LINE, AT_ROWS, CHUNK, CHUNK_LINES, COMMON, LINE, MOST_CHUNKS,
-    MOST_METRICS, MOST_ROWS, ROW_PID, ROW_STARTED, row_at,
-};
+use known::Names;
+use layout::{AT_GENERATION, AT_NEXT_LINE, CHUNK, CHUNK_LINES, COMMON, LINE, MOST_CHUNKS, MOST_METRICS};
 use mapped::Mapped;
-use registry::{Definition, Record};
-use words::{Shared, Word, place};
+use words::{Shared, Word};
 
 /// Whose metrics a guest may define and change: those of its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope(u32);
-
-/// Milliseconds between two times that what belongs to all processes is published.
-const LEAD: u64 = 900;
-
-/// Milliseconds after which another process does.
-const SUCCEED: u64 = 3000;
 
 /// Says of a line that one process alone writes there. So lines are below it: a file is less than 128 GiB.
 const ALONE: u32 = 1 << 31;
@@ -124,17 +117,6 @@ impl Default for Options {
 fn realtime() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What this process has learned of the directory.
-#[derive(Default)]
-struct Names {
-    /// Numbers of metrics by scope, kind and name.
-    known: HashMap<(String, Kind, Vec<u8>), u32>,
-    /// How many slots of the directory have been looked at.
-    seen: usize,
-    /// Scopes that have a number: 0 is Weir's own.
-    scopes: HashMap<String, u32>,
 }
 
 /// The metrics of a server, as one process sees them. Made in the master, and inherited by workers through fork.
@@ -215,168 +197,6 @@ impl Metrics {
     /// The configuration that these were opened for is the one that runs from now on.
     pub fn begin_generation(&self) {
         self.words.raise(AT_GENERATION, self.generation);
-    }
-
-    /// Takes a row for this process, `pid`: one that no process has. Rows of processes that have died become free.
-    /// `is_alive` tells whether one still runs.
-    ///
-    /// Where all rows are taken everybody's has to do, which costs time but loses nothing.
-    pub fn claim_row(&self, pid: u32, is_alive: impl Fn(u32) -> bool) {
-        let mut claimed = COMMON;
-        for row in COMMON + 1..MOST_ROWS {
-            let at = row_at(row) + ROW_PID;
-            let mut owner = self.words.load(at);
-            if owner != 0 && owner != u64::from(pid) && !u32::try_from(owner).is_ok_and(&is_alive) {
-                // Somebody else's by now, if that fails.
-                let freed = self.words.replace(at, owner, 0);
-                owner = freed.map_or_else(|other| other, |()| 0);
-            }
-            let free = claimed == COMMON && (owner == 0 || owner == u64::from(pid));
-            if free && self.words.replace(at, owner, u64::from(pid)).is_ok() {
-                claimed = row;
-            }
-            if claimed != COMMON && row >= place(self.words.load(AT_ROWS)) {
-                break;
-            }
-        }
-        self.row.store(claimed, Ordering::Relaxed);
-        for chunk in &self.own {
-            chunk.store(0, Ordering::Relaxed);
-        }
-        if claimed != COMMON {
-            self.words.store(row_at(claimed) + ROW_STARTED, realtime());
-            self.words.raise(AT_ROWS, claimed as u64 + 1);
-            self.clear_levels(claimed);
-        }
-    }
-
-    /// Whether this process is the one that publishes what belongs to all of them: one at a time, at most once in
-    /// [`LEAD`], and only of those that run the newest configuration. Another one takes its place when it has been
-    /// silent for [`SUCCEED`].
-    pub(crate) fn leads(&self) -> bool {
-        if self.words.load(AT_GENERATION) != self.generation {
-            return false;
-        }
-        let now = realtime() / 1_000_000;
-        let row = self.row.load(Ordering::Relaxed) as u64;
-        let word = self.words.load(AT_LEADER);
-        // A clock that is set back makes a while pass, too.
-        let silent = now.abs_diff(word >> 8);
-        let wait = if word & 0xff == row { LEAD } else { SUCCEED };
-        silent >= wait && self.words.replace(AT_LEADER, word, now << 8 | row).is_ok()
-    }
-
-    /// Whether this process has a row.
-    #[must_use]
-    pub fn has_row(&self) -> bool {
-        self.row.load(Ordering::Relaxed) != COMMON
-    }
-
-    /// Gives the row back: what is in it stays.
-    pub fn release_row(&self, pid: u32) {
-        let row = self.row.swap(COMMON, Ordering::Relaxed);
-        if row != COMMON {
-            self.clear_levels(row);
-            // Somebody else's, if this process was thought to be dead: it keeps it.
-            let _ = self.words.replace(row_at(row) + ROW_PID, u64::from(pid), 0);
-        }
-        for chunk in &self.own {
-            chunk.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// There is nothing in a row that nobody has yet, or has any more.
-    fn clear_levels(&self, row: usize) {
-        for at in 0.. {
-            let Some(line) = registry::line_of(&self.words, at) else { return };
-            let Some(record) = Record::read(&self.words, line) else { continue };
-            if record.kind == Kind::Level
-                && let Some(word) = memory::find_cell(&self.words, row, record.cell)
-            {
-                self.words.store(word, 0);
-            }
-        }
-    }
-
-    /// The scope of filter `name`.
-    pub fn scope(&self, name: &str) -> Scope {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        Scope(names.scope(name))
-    }
-
-    /// Defines a guest's metric, and returns its number: the same in all workers, and after a reload.
-    ///
-    /// # Errors
-    /// [`MetricError`]
-    pub fn define(&self, filter: &str, kind: Kind, name: &[u8]) -> Result<u32, MetricError> {
-        if name.len() > self.options.name_length {
-            return Err(MetricError::NameTooLong(self.options.name_length));
-        }
-        if let Some(id) = self.known(filter, kind, name) {
-            return Ok(id);
-        }
-        let named = tags::name(filter, kind, name, &self.options.tags);
-        let definition = Definition {
-            kind,
-            unit: Unit::None,
-            transient: false,
-            scope: filter,
-            name,
-            family: &named.family,
-            labels: &named.labels,
-            help: "Defined by a filter.",
-        };
-        // An eighth is left for Weir's own metrics and for rows and buckets of those that are there.
-        let reserve = self.words.size() / LINE / 8;
-        self.define_in(&definition, reserve).ok_or(MetricError::Full)
-    }
-
-    fn known(&self, scope: &str, kind: Kind, name: &[u8]) -> Option<u32> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        self.learn(&mut names);
-        names.known.get(&(scope.to_owned(), kind, name.to_vec())).copied()
-    }
-
-    fn define_in(&self, definition: &Definition<'_>, reserve: usize) -> Option<u32> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        self.learn(&mut names);
-        let key = (definition.scope.to_owned(), definition.kind, definition.name.to_vec());
-        let from = names.known.get(&key).map_or(names.seen, |id| place(u64::from(*id)) - 1);
-        let at = registry::define(&self.words, definition, from, self.generation, reserve).ok()?;
-        self.learn(&mut names);
-        u32::try_from(at + 1).ok()
-    }
-
-    /// Looks at slots of the directory that have been filled since, by whichever process.
-    fn learn(&self, names: &mut Names) {
-        while let Some(line) = registry::line_of(&self.words, names.seen) {
-            let at = names.seen;
-            names.seen += 1;
-            // One that lies behind the end of an older, smaller mapping is nobody's here.
-            let Some(record) = Record::read(&self.words, line) else { continue };
-            let scope = names.scope(&record.scope);
-            let (Some(known), Ok(id)) = (self.cells.get(at), u32::try_from(at + 1)) else { continue };
-            known.store(pack(record.cell, record.kind, Scope(scope)), Ordering::Relaxed);
-            names.known.insert((record.scope, record.kind, record.name), id);
-        }
-    }
-
-    /// Cell and kind of metric number `id`, if it belongs to `scope`.
-    #[inline]
-    fn cell(&self, scope: Scope, id: u32) -> Option<(usize, Kind)> {
-        let at = place(u64::from(id)).checked_sub(1)?;
-        let mut packed = self.cells.get(at)?.load(Ordering::Relaxed);
-        if packed == 0 {
-            self.learn_now();
-            packed = self.cells.get(at)?.load(Ordering::Relaxed);
-        }
-        let (cell, kind, owner) = unpack(packed)?;
-        (owner == scope).then_some((cell, kind))
-    }
-
-    #[cold]
-    fn learn_now(&self) {
-        self.learn(&mut self.names.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Where `cell` is in the own row, or in everybody's where that has no memory.
@@ -483,35 +303,10 @@ impl Metrics {
     }
 }
 
-impl Names {
-    fn scope(&mut self, name: &str) -> u32 {
-        if name.is_empty() {
-            return OWN.0;
-        }
-        let next = u32::try_from(self.scopes.len() + 1).unwrap_or(u32::MAX);
-        *self.scopes.entry(name.to_owned()).or_insert(next)
-    }
-}
-
 /// Where `cell` is, in the chunk that begins at `line`, which is marked [`ALONE`] or not.
 #[inline]
 fn word_of(line: u32, cell: usize) -> Word {
     Word { at: (line & !ALONE) as usize * LINE + cell % CHUNK, alone: line & ALONE != 0 }
-}
-
-/// 32 bits of cell, 8 of kind, 24 of scope. Not 0, since the kind is counted from 1.
-fn pack(cell: usize, kind: Kind, scope: Scope) -> u64 {
-    // A cell that does not fit is beyond every row: there are 2^18.
-    let cell = u32::try_from(cell).unwrap_or(u32::MAX);
-    u64::from(cell) | (kind as u64 + 1) << 32 | u64::from(scope.0) << 40
-}
-
-#[inline]
-fn unpack(packed: u64) -> Option<(usize, Kind, Scope)> {
-    let [_, _, _, _, kind, ..] = packed.to_le_bytes();
-    let kind = Kind::from_raw(kind.checked_sub(1)?)?;
-    let scope = u32::try_from(packed >> 40).ok()?;
-    Some((place(packed & u64::from(u32::MAX)), kind, Scope(scope)))
 }
 
 /// Chunks are looked up by line in 32 bits.

@@ -17,10 +17,13 @@ use crate::{
     wait,
 };
 
+mod change;
+mod log;
 mod master;
 mod prefix;
 mod process;
 
+use log::tail;
 use master::Master;
 use prefix::Prefix;
 use process::Signal;
@@ -33,9 +36,6 @@ const START: Duration = Duration::from_secs(120);
 
 /// How long a graceful stop may take; a request that was never ended makes it longer.
 const GRACE: Duration = Duration::from_secs(8);
-
-/// How many lines of the log are shown when a test fails.
-const TAIL: usize = 60;
 
 /// A running nginx in a temporary prefix.
 ///
@@ -222,136 +222,6 @@ impl Nginx {
         self.prefix.path()
     }
 
-    /// The whole error log.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.prefix.log()
-    }
-
-    /// A place in the error log: its length now.
-    #[must_use]
-    pub fn mark(&self) -> usize {
-        self.log().len()
-    }
-
-    /// The error log from a [`mark`](Nginx::mark) on.
-    #[must_use]
-    pub fn log_since(&self, mark: usize) -> String {
-        self.log().get(mark..).unwrap_or_default().to_owned()
-    }
-
-    /// Waits until a line of the error log contains `text`, and gives the first such line.
-    ///
-    /// # Panics
-    /// When none comes in time.
-    #[track_caller]
-    pub fn wait_for_log(&self, text: &str) -> String {
-        self.wait_for_log_since(0, text)
-    }
-
-    /// Waits until a line of the error log from a [`mark`](Nginx::mark) on contains `text`, and gives the first one.
-    ///
-    /// # Panics
-    /// When none comes in time.
-    #[track_caller]
-    pub fn wait_for_log_since(&self, mark: usize, text: &str) -> String {
-        match self.poll_log(mark, text, 1) {
-            Some(mut lines) => lines.remove(0),
-            None => panic!("{text:?} is not in the log:\n{}", tail(&self.log_since(mark))),
-        }
-    }
-
-    /// Waits until `count` lines of the error log from a [`mark`](Nginx::mark) on contain `text`, and gives them.
-    ///
-    /// # Panics
-    /// When they do not come in time.
-    #[track_caller]
-    pub fn wait_for_lines(&self, mark: usize, text: &str, count: usize) -> Vec<String> {
-        match self.poll_log(mark, text, count) {
-            Some(lines) => lines,
-            None => panic!("{text:?} is not {count} times in the log:\n{}", tail(&self.log_since(mark))),
-        }
-    }
-
-    fn poll_log(&self, mark: usize, text: &str, count: usize) -> Option<Vec<String>> {
-        wait::poll(|| {
-            let log = self.log_since(mark);
-            // A line is there once its end is.
-            let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
-            let lines: Vec<String> =
-                whole.lines().filter(|line| line.contains(text)).map(str::to_owned).collect();
-            (lines.len() >= count).then_some(lines)
-        })
-    }
-
-    /// Writes another configuration into the prefix, without telling nginx.
-    pub fn rewrite(&mut self, conf: Conf) {
-        self.ports.extend((self.ports.len()..conf.ports()).map(|_| ports::free()));
-        self.prefix.write(&conf, &self.ports);
-        self.conf = conf;
-    }
-
-    /// Reloads with another configuration, and waits until new workers serve and the old ones accept no more.
-    ///
-    /// # Panics
-    /// When it is refused.
-    pub fn reload(&mut self, conf: Conf) {
-        let (old, mark) = (self.worker_pids(), self.mark());
-        self.rewrite(conf);
-        process::signal(self.master_pid(), Signal::HUP);
-        let done = wait::poll(|| {
-            if self.log_since(mark).contains("[emerg]") {
-                return Some(false);
-            }
-            let now = self.worker_pids();
-            // The list of children may lack one while others come and go, so the old workers are asked themselves.
-            let switched = now.len() == self.conf.worker_count()
-                && now.iter().all(|pid| !old.contains(pid))
-                && !old.iter().any(|pid| process::is_serving(*pid));
-            switched.then_some(true)
-        });
-        assert_eq!(done, Some(true), "the reload failed:\n{}", self.log_since(mark));
-    }
-
-    /// Waits until the workers of earlier configurations are gone.
-    ///
-    /// # Panics
-    /// When they do not end in time.
-    pub fn wait_for_old_workers(&self) {
-        let left = || process::children(self.master_pid()).len() - self.worker_pids().len();
-        let gone = wait::poll(|| (left() == 0).then_some(()));
-        assert!(gone.is_some(), "old workers are left:\n{}", tail(&self.log()));
-    }
-
-    /// Has a new binary take over, as an operator does it: a second master with workers of its own is started beside the
-    /// one that runs (USR2), and then that one is stopped gracefully. The configuration is read anew.
-    ///
-    /// # Panics
-    /// When nginx does not run [in the background](Conf::daemon), or the new master does not take over.
-    pub fn upgrade(&mut self) {
-        let old = self.master_pid();
-        assert!(self.conf.is_daemon(), "a master that is to be replaced has to run in the background");
-        process::signal(old, Signal::USR2);
-        let new = wait::poll(|| {
-            let pid: u32 = self.prefix.pid()?.parse().ok()?;
-            (pid != old && self.serving(pid)).then_some(pid)
-        });
-        let new = new.unwrap_or_else(|| panic!("no new master serves:\n{}", tail(&self.log())));
-        process::signal(old, Signal::QUIT);
-        let gone = wait::poll(|| process::has_ended(old).then_some(()));
-        assert!(gone.is_some(), "the old master goes on:\n{}", tail(&self.log()));
-        self.master = Some(Master::Daemon(new));
-    }
-
-    /// Whether the master `pid` has all its workers.
-    fn serving(&self, pid: u32) -> bool {
-        process::children(pid)
-            .into_iter()
-            .filter(|child| process::title(*child).starts_with("nginx: worker process"))
-            .count()
-            == self.conf.worker_count()
-    }
-
     /// Resident memory of the master, in bytes.
     #[must_use]
     pub fn master_rss(&self) -> u64 {
@@ -383,20 +253,6 @@ impl Nginx {
         let ended = wait::poll(|| master.ended());
         self.master = None;
         ended.unwrap_or_else(|| panic!("nginx goes on:\n{}", tail(&self.log())))
-    }
-
-    /// Reloads with a configuration that is refused, and gives the line that says why. The old workers stay.
-    ///
-    /// # Panics
-    /// When it is not refused.
-    pub fn reload_refused(&mut self, conf: Conf) -> String {
-        let (old, mark, kept) = (self.worker_pids(), self.mark(), self.conf.clone());
-        self.rewrite(conf);
-        process::signal(self.master_pid(), Signal::HUP);
-        let line = self.wait_for_log_since(mark, "[emerg]");
-        assert_eq!(self.worker_pids(), old, "the workers are those from before");
-        self.conf = kept;
-        line
     }
 
     /// Runs `nginx -s SIGNAL`, as an operator would, and gives how that process ended.
@@ -452,12 +308,6 @@ impl Nginx {
         faults.extend(log.lines().filter(is_fault).filter(|line| !allowed(line)).map(str::to_owned));
         faults
     }
-}
-
-/// The end of a log, for a message: the last [`TAIL`] lines.
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
 impl Drop for Nginx {

@@ -1,0 +1,113 @@
+//! One callback of one filter: it is entered, and what it has asked for becomes a verdict.
+
+use super::{
+    Chain, Step, Verdict,
+    flow::{Direction, Held},
+};
+use crate::{
+    abi::types::Action,
+    context::ContextId,
+    filter::Callback,
+    host::{Host, StreamHost},
+    instance::{Asked, Instance, Params, Returned},
+    metrics::recorder::{self, Event},
+};
+
+impl<H: Host> Chain<H> {
+    /// Calls `callback` of filter number `at`, with its context as the first parameter.
+    pub(super) fn call(&mut self, at: usize, callback: Callback, params: Params) -> Verdict {
+        let Some(step) = self.steps.get(at) else { return Verdict::Continue };
+        let response = matches!(
+            callback,
+            Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers
+        );
+        if step.failed || (step.passed_by && response) {
+            return Verdict::Continue;
+        }
+        let (context, lease_at) = (step.context, step.lease);
+        let doomed = self.refusal.is_some();
+        let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
+            return Verdict::Continue;
+        };
+        let called = lease.with(callback, |instance| {
+            // A request that fails anyway need not be told that a shared instance has failed as well.
+            if (doomed && instance.has_failed()) || !instance.exports(callback) {
+                return (Ok(Returned::NOTHING), Asked::default(), false);
+            }
+            let [_, a, b, c, d] = params;
+            instance.follow(self.ended);
+            let mut returned = instance.enter_next(callback, context, [context.raw(), a, b, c, d]);
+            self.ended = instance.ended();
+            let asked = instance.asked();
+            if returned.is_ok()
+                && let Err(failure) = instance.end_completed()
+            {
+                returned = Err(failure);
+            }
+            (returned, asked, instance.has_asked_queues())
+        });
+        let (returned, asked, has_queues) =
+            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), false));
+        if has_queues {
+            self.hand_queues_over(at, lease_at, callback);
+        }
+        match returned {
+            Err(failure) => {
+                if self.is_ours(lease_at, asked.local_response) {
+                    self.stream.withdraw_local_response();
+                }
+                self.report(at, &failure);
+                self.refused().map_or(Verdict::Continue, |status| Verdict::Failed { status })
+            }
+            Ok(_) if self.is_ours(lease_at, asked.local_response) => {
+                self.pass_by();
+                self.count_event(at, callback, Event::LocalResponse);
+                Verdict::LocalResponse
+            }
+            Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
+            Ok(returned) => match returned.value().map(|raw| Action::from_raw(raw, callback)) {
+                Some(Action::Pause) => {
+                    self.count_event(at, callback, Event::Pause);
+                    Verdict::Pause
+                }
+                _ => Verdict::Continue,
+            },
+        }
+    }
+
+    /// Filter number `at` has registered queues: the worker's instance listens to them.
+    #[cold]
+    fn hand_queues_over(&mut self, at: usize, lease: usize, callback: Callback) {
+        let lease = self.leases.get_mut(lease);
+        let queues = lease.and_then(|lease| lease.with(callback, Instance::take_asked_queues).ok());
+        if let (Some(queues), Some(group)) = (queues, self.group(at)) {
+            self.shard.pool.adopt_queues(group, &queues);
+        }
+    }
+
+    /// Counts what a callback of filter number `at` has asked for.
+    fn count_event(&self, at: usize, callback: Callback, event: Event) {
+        let plan = self.shard.pool.plans().chain(self.id);
+        if let Some(plugin) = plan.and_then(|plan| plan.plugin(at)) {
+            recorder::event(&self.shard.metrics, plugin, callback, event);
+        }
+    }
+
+    /// Whether `context` of the instance in that lease is this request's. What is asked in the context of another
+    /// request is recorded with that one's host, and nothing that this one's proxy could do.
+    fn is_ours(&self, lease: usize, context: ContextId) -> bool {
+        let is_it = |step: &Step| step.lease == lease && step.context == context;
+        context != ContextId::NONE && self.steps.iter().any(is_it)
+    }
+
+    /// A local response is on its way: it does not go through the filters that have seen the response it replaces.
+    pub(super) fn pass_by(&mut self) {
+        let seen = self.flow(Direction::Response).headers_seen();
+        let count = self.steps.len();
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            step.passed_by = Direction::Response.turn(index, count) < seen;
+            // What was held of the response that it replaces never goes on.
+            step.held[Direction::Response as usize] = Held::default();
+        }
+    }
+}
