@@ -302,6 +302,11 @@ impl<H: Host> Instance<H> {
         self.failed_in == Some(id)
     }
 
+    /// The request of stream context `id`, while it lives.
+    pub(crate) fn request_of(&self, id: ContextId) -> Option<H::Stream> {
+        self.store.data().contexts.stream(id)?.host.clone()
+    }
+
     /// Visits every stream context whose request lives: its id, the request, number of its filter.
     pub(crate) fn each_stream(&self, visit: &mut dyn FnMut(ContextId, &H::Stream, usize)) {
         for (id, host, filter) in self.store.data().contexts.each_stream() {

@@ -181,7 +181,7 @@ impl<H: Host> Shard<H> {
             ticked
         });
         if let Err(failure) = ticked {
-            self.inner.failed(root, trial, &failure);
+            self.inner.failed(root, None, trial, &failure);
         }
     }
 
@@ -254,14 +254,18 @@ impl<H: Host> Inner<H> {
         recovered
     }
 
-    /// A callback of a root context has failed outside any request: counts and logs that.
-    fn failed(&self, root: RootId, trial: bool, failure: &Failure) {
+    /// A callback of a root context has failed, outside any request or told of what `request` has asked for: counts and
+    /// logs that.
+    fn failed(&self, root: RootId, request: Option<&H::Stream>, trial: bool, failure: &Failure) {
         let Some(plan) = self.pool.plans().groups().get(root.group) else { return };
         if let Some(plugin) = plan.plugins.get(root.root) {
             recorder::failed(&self.metrics, plugin, failure.callback, &failure.cause);
         }
         let name = &plan.filter.spec().name;
-        self.report(name, failure);
+        match request {
+            Some(request) => request.log(line(name, &failure.to_string())),
+            None => self.report(name, failure),
+        }
         if failure.cause.is_own()
             && let Some(sentence) = self.charge(root.group, trial)
         {
@@ -275,8 +279,7 @@ impl<H: Host> Inner<H> {
     }
 
     fn say(&self, filter: &str, message: &str) {
-        let level = LogLevel::Error;
-        self.root.log(LogLine { level, filter, speaker: Speaker::Weir, message: message.as_bytes() });
+        self.root.log(line(filter, message));
     }
 
     pub(crate) fn take_vecs(&self) -> Vecs<H> {
@@ -297,4 +300,9 @@ impl<H: Host> Inner<H> {
             }
         }
     }
+}
+
+/// A line of ours about `filter`, at level error.
+fn line<'a>(filter: &'a str, message: &'a str) -> LogLine<'a> {
+    LogLine { level: LogLevel::Error, filter, speaker: Speaker::Weir, message: message.as_bytes() }
 }

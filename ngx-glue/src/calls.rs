@@ -93,7 +93,10 @@ pub(crate) struct Settings {
 /// A worker's calls.
 pub(crate) struct Client {
     settings: Settings,
+    /// The resolver of the `wasm` block, else of the `http` block.
     resolver: Option<Resolver>,
+    /// The resolver of the `http` block, which locations inherit.
+    http_resolver: Option<Resolver>,
     room: Rc<Room>,
     upstreams: BTreeMap<Box<[u8]>, Servers>,
     live: RefCell<ByCall<Live>>,
@@ -149,6 +152,7 @@ impl Client {
             idle: Idle::new(settings.keeping),
             settings,
             resolver,
+            http_resolver: http,
             room: Room::new(),
             upstreams,
             shadows: Shadows::default(),
@@ -303,8 +307,8 @@ impl Client {
         let Some(Target::Host(host, None)) = Target::parse(name.as_bytes()) else {
             return Err(CallError::Unknown(format!("\"{name}\" is no name of a host").into()));
         };
-        let resolver = self.resolver_for(&host)?;
-        let lookup = Lookup::new(resolver, host.as_bytes(), self.settings.resolver_time);
+        let (resolver, time) = self.resolver_for(maker, &host)?;
+        let lookup = Lookup::new(resolver, host.as_bytes(), time);
         let (client, filter) = (Rc::clone(self), Box::<str>::from(maker.filter));
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
         let task = self.room.spawn(async move {

@@ -116,7 +116,7 @@ pub(crate) static MAIN: [Directive<Main>; 51] = [
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 22] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 24] = [
     Directive::new(c"proxy_wasm", LOCATION | ONE_TO_FOUR, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
@@ -159,5 +159,7 @@ pub(crate) static LOCATIONS: [Directive<Location>; 22] = [
         LOCATION | NGX_CONF_TAKE1,
         Location::foreign_in_access,
     ),
+    Directive::new(c"wasm_postpone_rewrite", LOCATION | NGX_CONF_TAKE1, Location::foreign_in_access),
+    Directive::new(c"wasm_postpone_access", LOCATION | NGX_CONF_TAKE1, Location::foreign_in_access),
     Directive::new(c"wasm_call", LOCATION | NGX_CONF_TAKE2 | NGX_CONF_TAKE3, Location::foreign_call),
 ];

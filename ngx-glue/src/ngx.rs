@@ -31,6 +31,7 @@ pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod request;
 mod response;
+mod subrequest;
 pub(crate) mod tail;
 mod target;
 #[cfg(test)]

@@ -18,3 +18,22 @@ mod response_trailers;
 mod sending;
 
 pub(crate) use crate::ngx::filters::install;
+use crate::{ngx::request::Request, stream::Sending};
+
+use weir_core::chain::Direction;
+
+/// Nothing of nginx's tells that a subrequest is over, but its log phase, where that runs (`log_subrequest`). So its
+/// contexts end when all of its response has been passed on; until the main request ends is long for who waits for
+/// their instances, which may be the next subrequest.
+pub(crate) fn end_subrequest(request: Request<'_>) {
+    if request.is_main() {
+        return;
+    }
+    let Some(stream) = request.stream() else { return };
+    let progress = stream.progress();
+    let is_last = progress.response_passed.get() || progress.no_body.get() || request.header_only();
+    let has_passed = progress.sending.get() == Sending::Sent && is_last;
+    if has_passed && !stream.io.lane(Direction::Response).is_kept() && !request.logs_subrequests() {
+        stream.finish();
+    }
+}

@@ -1,6 +1,6 @@
 //! Properties: paths to attributes of the stream, and what filters set themselves.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt::Display, sync::Arc};
 
 use wasmtime::Caller;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     engine::limits::{MAX_PROPERTIES, MAX_PROPERTY_PATH, MAX_PROPERTY_VALUE},
-    host::{Attribute, Host, Maps, StreamHost, Value},
+    host::{Attribute, Host, Maps, StreamError, StreamHost, Value},
     instance::State,
     plan::{Declaration, DeclaredHere, Undeclared},
 };
@@ -310,6 +310,9 @@ pub(super) fn get_property<H: Host>(
     }
 }
 
+/// Bytes of a path that a line of the log shows.
+const SHOWN: usize = 128;
+
 pub(super) fn set_property<H: Host>(
     caller: &mut Caller<'_, State<H>>,
     path: i32,
@@ -321,25 +324,33 @@ pub(super) fn set_property<H: Host>(
     let (memory, state) = parts(caller)?;
     let path = slice(memory, path, path_size)?;
     let value = slice(memory, value, value_size)?;
+    let refuse = |state: &State<H>, why: &dyn Display, status| -> Hostcall {
+        let shown = path.get(..SHOWN).unwrap_or(path).escape_ascii();
+        state.warn(&format!("property \"{shown}\" was not set: {why}"));
+        Ok(state.refused_property(status)?)
+    };
     if path.is_empty() || path.len() > MAX_PROPERTY_PATH {
-        return Err(Status::BadArgument.into());
+        let why = format!("its path has {} bytes, which should be 1 to {MAX_PROPERTY_PATH}", path.len());
+        return refuse(state, &why, Status::BadArgument);
     }
-    let stream = stream.ok_or(Status::NotFound)?;
+    let Some(stream) = stream else {
+        return refuse(state, &"there is no request that it would belong to", Status::NotFound);
+    };
     let path = normalize(path, H::Stream::NATIVE_PREFIX);
     if let Target::Native(name) = resolve(&path, H::Stream::NATIVE_PREFIX) {
-        return stream.set_native(name, value).or_else(|error| {
-            state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
-            Ok(state.refused_property(Status::NotFound)?)
-        });
+        return stream.set_native(name, value).or_else(|error| refuse(state, &error, Status::NotFound));
     }
     let plugin = state.contexts.effective_plugin();
     let read_only = plugin.is_some_and(|plugin| plugin.declared.is_read_only(&path));
-    let set = stream.with_properties(|stored| stored.set(&path, value, read_only)).ok_or(Status::NotFound)?;
-    set.or_else(|error| {
-        state.warn(&format!("property \"{}\" was not set: {error}", path.escape_ascii()));
-        let status = if error == NotSet::ReadOnly { Status::BadArgument } else { Status::InternalFailure };
-        Ok(state.refused_property(status)?)
-    })
+    match stream.with_properties(|stored| stored.set(&path, value, read_only)) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => {
+            let status =
+                if error == NotSet::ReadOnly { Status::BadArgument } else { Status::InternalFailure };
+            refuse(state, &error, status)
+        }
+        None => refuse(state, &StreamError::Gone, Status::NotFound),
+    }
 }
 
 #[cfg(test)]

@@ -49,18 +49,20 @@ impl<H: Host> Shard<H> {
     }
 
     fn tell(&self, group: usize, instance: &Rc<RefCell<Instance<H>>>, told: Told) {
-        let (callback, root) = (told.callback, told.root);
+        let (callback, root, context) = (told.callback, told.root, told.context);
+        let mut maker = None;
         let entered = |_| Failure::new(callback, Cause::Host("the instance was entered twice"));
         let result = instance.try_borrow_mut().map_err(entered).and_then(|mut instance| {
             let result = instance.tell(told);
             if result.is_err() {
+                maker = instance.request_of(context);
                 // Its own request, and those that live in it too, have lost it.
                 instance.each_stream(&mut |_, host, filter| wake::<H>(host, filter));
             }
             result
         });
         if let Err(failure) = result {
-            self.inner.failed(RootId { group, root }, false, &failure);
+            self.inner.failed(RootId { group, root }, maker.as_ref(), false, &failure);
         }
     }
 }

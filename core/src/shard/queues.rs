@@ -31,7 +31,7 @@ impl<H: Host> Shard<H> {
             let Ok(trial) = self.inner.admit(group) else { continue };
             match pool.resident(group) {
                 Ok(instance) => ready.push((group, trial, instance)),
-                Err(failure) => self.inner.failed(RootId { group, root: 0 }, trial, &failure),
+                Err(failure) => self.inner.failed(RootId { group, root: 0 }, None, trial, &failure),
             }
         }
         // An instance that took the place of one that had failed has listened anew, and so woken this worker for
@@ -45,7 +45,7 @@ impl<H: Host> Shard<H> {
                     // Requests that live in it too have lost it.
                     instance.each_stream(&mut |_, host, filter| wake::<H>(host, filter));
                 }
-                self.inner.failed(RootId { group, root }, trial, &failure);
+                self.inner.failed(RootId { group, root }, None, trial, &failure);
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) async fn run(client: &Rc<Client>, order: Order, time: Duration) -> Re
     let mut deadline = Deadline::new(Some(time));
     let mut peers = match way {
         Way::Peers(peers) => peers,
-        Way::Host(host) => Peers::listed(Box::pin(look_up(client, &mut deadline, &host, &rules)).await?),
+        Way::Host(host) => Peers::listed(Box::pin(look_up(&mut deadline, &host, &rules)).await?),
     };
     let mut last = Fault::new(CallFailure::Unavailable, "no peer of the upstream is in service");
     while let Some(peer) = peers.next() {

@@ -1,6 +1,6 @@
 //! How the other side of a call is reached, as far as its name says, and by looking up the rest.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use weir_core::host::calls::{CallError, CallFailure};
 
@@ -12,10 +12,13 @@ use super::{
     peers::Peers,
     target::{self, Target},
 };
-use crate::ngx::net::{
-    address::Address,
-    lookup::{Lookup, Resolver, Unresolved},
-    shadow::Shadow,
+use crate::ngx::{
+    net::{
+        address::Address,
+        lookup::{Lookup, Resolver, Unresolved},
+        shadow::Shadow,
+    },
+    request::Request,
 };
 
 /// How the other side is reached.
@@ -30,8 +33,8 @@ pub(crate) enum Way {
 /// A host that has to be looked up.
 #[derive(Debug)]
 pub(crate) struct Host {
-    /// Who is asked.
-    pub(crate) resolver: Resolver,
+    /// Who is asked, and for how long.
+    pub(crate) resolver: (Resolver, Duration),
     /// Its name, in lower case.
     pub(crate) name: String,
     /// The port to call.
@@ -78,16 +81,23 @@ impl Client {
                 if !maker.rules.may_allow(host.as_bytes()) {
                     return Err(refused());
                 }
-                let resolver = self.resolver_for(&host)?;
+                let resolver = self.resolver_for(maker, &host)?;
                 Ok(Way::Host(Host { resolver, name: host, port: port.unwrap_or(default) }))
             }
         }
     }
 
-    /// Who is asked for the addresses of `host`.
-    pub(super) fn resolver_for(&self, host: &str) -> Result<Resolver, CallError> {
-        self.resolver.ok_or_else(|| {
-            let advice = "add a \"resolver\" to the \"wasm\" or the \"http\" block, or an \"upstream\" block";
+    /// Who is asked for the addresses of `host`, and for how long: the resolver that the location of the request or its
+    /// server has, as for what nginx itself looks up there, then that of the `wasm` block, then that of `http`.
+    pub(super) fn resolver_for(
+        &self,
+        maker: Maker<'_>,
+        host: &str,
+    ) -> Result<(Resolver, Duration), CallError> {
+        let own = maker.request.and_then(Request::resolver);
+        let own = own.filter(|(resolver, _)| Some(*resolver) != self.http_resolver);
+        own.or(self.resolver.map(|resolver| (resolver, self.settings.resolver_time))).ok_or_else(|| {
+            let advice = "add a \"resolver\" to the location, the \"wasm\" or the \"http\" block, or an \"upstream\" block";
             CallError::Unknown(format!("\"{host}\" cannot be looked up: {advice}").into())
         })
     }
@@ -129,13 +139,12 @@ pub(super) fn is_https(scheme: Option<&[u8]>) -> Result<bool, CallError> {
 
 /// Looks up the addresses of a host that may be called.
 pub(crate) async fn look_up(
-    client: &Client,
     deadline: &mut Deadline,
     host: &Host,
     rules: &Rules,
 ) -> Result<Vec<Address>, Fault> {
-    let Host { resolver, name, port } = host;
-    let lookup = Lookup::new(*resolver, name.as_bytes(), client.settings.resolver_time);
+    let Host { resolver: (resolver, time), name, port } = host;
+    let lookup = Lookup::new(*resolver, name.as_bytes(), *time);
     let found = deadline.within(lookup).await?.map_err(|unresolved| {
         let detail = match unresolved {
             Unresolved::TimedOut => "no resolver has said where the host is",

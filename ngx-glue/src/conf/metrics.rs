@@ -6,7 +6,7 @@ use weir_core::metrics::{LEAST_SIZE, Metrics, Options, Origin, tags::TagRule};
 
 use super::{
     Refusal,
-    main::{Main, invalid, number, once, size, text},
+    main::{Main, human, invalid, number, once, size, text},
     place::Place,
     resolve::Failure,
 };
@@ -18,6 +18,9 @@ use crate::ngx::{
 
 /// Where metrics are kept when no `path` says so, below the prefix.
 const DEFAULT_PATH: &[u8] = b"weir-metrics";
+
+/// Smallest `slab_size`: what ngx_wasm_module takes, too. Less than [`LEAST_SIZE`] becomes that.
+const LEAST_GIVEN: usize = 12 << 10;
 
 /// Largest `slab_size`.
 const MOST_SIZE: usize = 4 << 30;
@@ -68,7 +71,15 @@ impl Main {
 
     /// `slab_size SIZE;`
     pub(crate) fn slab_size(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
-        let value = size("slab_size", conf.argument(0), LEAST_SIZE, MOST_SIZE)?;
+        let mut value = size("slab_size", conf.argument(0), LEAST_GIVEN, MOST_SIZE)?;
+        if value < LEAST_SIZE {
+            conf.warn(&format!(
+                "\"slab_size\" is {}: {} is the least that metrics need",
+                human(value),
+                human(LEAST_SIZE)
+            ));
+            value = LEAST_SIZE;
+        }
         main.with_block(|block| once("slab_size", &mut block.metrics.size, value))
     }
 

@@ -28,6 +28,8 @@ pub(super) fn attribute<'a>(
 ) -> Option<Value<'a>> {
     use Attribute as A;
     match attribute {
+        // That of a subrequest is its main request's.
+        A::RequestPath if !request.is_main() => bytes(request.target()),
         A::RequestPath => bytes(request.part(Part::UnparsedUri)),
         A::RequestUrlPath => bytes(request.part(Part::Uri)),
         A::RequestQuery => bytes(request.part(Part::Args)),

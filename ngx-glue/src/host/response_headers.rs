@@ -91,10 +91,7 @@ pub(super) fn set(request: Request<'_>, name: &[u8], value: &[u8], mode: Mode) -
         return set_content_length(request, value);
     }
     if is(b"connection") {
-        if value.eq_ignore_ascii_case(b"close") {
-            request.close_after();
-        }
-        return Ok(());
+        return set_connection(request, value);
     }
     if is_hop_by_hop(name) {
         return Err(MapError::Refused(
@@ -105,6 +102,16 @@ pub(super) fn set(request: Request<'_>, name: &[u8], value: &[u8], mode: Mode) -
         return set_accept_ranges(request, value);
     }
     done(if mode == Mode::Add { out.add(name, value) } else { out.replace(name, value) })
+}
+
+/// nginx keeps connections of its own accord where it can; `close` it is told.
+fn set_connection(request: Request<'_>, value: &[u8]) -> Result<(), MapError> {
+    if value.eq_ignore_ascii_case(b"close") {
+        request.close_after();
+    } else if !value.eq_ignore_ascii_case(b"keep-alive") {
+        return Err(MapError::Refused("Connection of a response can be \"close\" or \"keep-alive\""));
+    }
+    Ok(())
 }
 
 /// Removes `name`.

@@ -46,7 +46,8 @@ pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     done
 }
 
-fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>) -> isize {
+/// Shows a piece of the body to the filters. The answer is the one of the filter of bodies.
+pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>) -> isize {
     let measure = body.measure();
     if measure.bytes == 0 && !measure.last {
         return request.pass_request_body(Some(body));

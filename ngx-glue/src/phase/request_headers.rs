@@ -11,7 +11,7 @@ use weir_core::{
 use super::request_body;
 use crate::{
     ngx::{
-        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, TOO_LARGE, of_status},
+        code::{CLOSE, DECLINED, DONE, INTERNAL_ERROR, OK, TOO_LARGE, of_status},
         event::Next,
         request::Request,
     },
@@ -81,7 +81,7 @@ pub(crate) fn begin_late(stream: &'static Stream, request: Request<'_>) -> Next 
 
 /// Calls the filters for the first time.
 fn begin(stream: &'static Stream, request: Request<'_>) -> Step {
-    let end_of_stream = !request.has_body();
+    let end_of_stream = !request.brings_body();
     stream.progress().request_ended.set(end_of_stream);
     let verdict = stream.drive(Direction::Request, |chain| chain.headers(Direction::Request, end_of_stream));
     proceed(stream, request, verdict)
@@ -113,8 +113,11 @@ fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
     let is_paused = progress.headers.get() == Headers::Paused;
     let wanted = progress.reading.get() == Reading::No
         && !progress.request_ended.get()
-        && request.is_main()
         && stream.wants(Callback::RequestBody);
+    let may_come = !is_paused || stream.io.bodies().while_paused;
+    if wanted && may_come && !request.is_main() {
+        return show_shared_body(stream, request);
+    }
     let ours = if is_paused { stream.io.bodies().while_paused } else { !request.has_content_handler() };
     if !wanted || !ours {
         return None;
@@ -122,6 +125,48 @@ fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
     request.read_stored_body_into_file();
     progress.reading.set(Reading::Begun);
     Some(request.read_body())
+}
+
+/// The body of a subrequest is its main request's, which has been read: filters see all of it at once, and what they
+/// make of it is the subrequest's alone. The answer is as that of [`read_body`].
+fn show_shared_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
+    let Some(body) = request.separate_body() else { return Some(INTERNAL_ERROR) };
+    stream.progress().reading.set(Reading::Begun);
+    let code = request_body::feed(stream, request, body);
+    if code != OK {
+        return Some(code);
+    }
+    if !shared_body_has_passed(stream) {
+        request.stop_phases();
+        return Some(DONE);
+    }
+    None
+}
+
+/// Whether filters have let the body of a subrequest go.
+fn shared_body_has_passed(stream: &Stream) -> bool {
+    let passed = stream.body_ended(Direction::Request);
+    if passed {
+        stream.progress().reading.set(Reading::Done);
+    }
+    passed
+}
+
+/// What follows once a filter has asked for a body that it holds to go on, or has answered meanwhile. Whoever reads the
+/// body of a main request sees to that; that of a subrequest has been read.
+fn after_body(stream: &'static Stream, request: Request<'_>) -> Next {
+    let progress = stream.progress();
+    if request.is_main() || progress.reading.get() != Reading::Begun {
+        return Next::Read;
+    }
+    if let Some(code) = progress.request_code.take() {
+        return Next::Finalize(code);
+    }
+    if shared_body_has_passed(stream) && progress.headers.get() != Headers::Paused {
+        stream.stop_watching();
+        return Next::Run;
+    }
+    Next::Wait
 }
 
 /// All of the body has been read that we have begun to read.
@@ -150,7 +195,7 @@ pub(crate) fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Ne
     if reading == Reading::Begun || stream.io.lane(Direction::Request).is_held() {
         let verdict = stream.drive(Direction::Request, Chain::answer);
         request_body::end(stream, request, verdict);
-        return Some(Next::Read);
+        return Some(after_body(stream, request));
     }
     stream.io.set_answered();
     None
@@ -161,12 +206,12 @@ pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usiz
     let progress = stream.progress();
     if progress.headers.get() != Headers::Paused {
         request_body::resume(stream, request, filter);
-        return Next::Read;
+        return after_body(stream, request);
     }
     if progress.reading.get() == Reading::Begun {
         request_body::resume(stream, request, filter);
         // The phases go on when the rest of the body has been read.
-        return Next::Read;
+        return after_body(stream, request);
     }
     let verdict = stream.drive(Direction::Request, |chain| chain.resume(Direction::Request, filter));
     match proceed(stream, request, verdict) {

@@ -15,6 +15,12 @@ use crate::{
 
 /// The body filter.
 pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
+    let sent = filter(request, body);
+    super::end_subrequest(request);
+    sent
+}
+
+fn filter(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     let Some(stream) = request.stream() else { return request.pass_body(body) };
     let progress = stream.progress();
     if progress.bypass.get() || progress.sending.get() == Sending::Unseen {

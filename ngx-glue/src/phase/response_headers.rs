@@ -12,6 +12,7 @@ use crate::{
         chain::Body,
         code::{ERROR, OK, SENT},
         headers_out::HeadersOut,
+        log::Level,
         request::Request,
     },
     stream::{
@@ -23,6 +24,12 @@ use crate::{
 
 /// The header filter.
 pub(crate) fn run(request: Request<'_>) -> isize {
+    let sent = filter(request);
+    super::end_subrequest(request);
+    sent
+}
+
+fn filter(request: Request<'_>) -> isize {
     let (stream, is_new) = match request.stream() {
         Some(stream) => (stream, false),
         None => match Stream::begin(request, false) {
@@ -110,6 +117,15 @@ pub(super) fn show<'s>(
     let mut replaced = None;
     let verdict = loop {
         if let Some(local) = replacement.take() {
+            if request.is_part() && request.main_header_sent() {
+                request.log().write(
+                    Level::Error,
+                    "weir: a part of a response cannot be replaced by another response, since what is before it has \
+                     left: the connection is closed",
+                );
+                request.close_after();
+                return ERROR;
+            }
             if !local.put(request) {
                 return ERROR;
             }
@@ -157,10 +173,9 @@ fn say_when_to_retry(stream: &Stream, request: Request<'_>) {
 fn may_be_held(request: Request<'_>) -> bool {
     let upgrades = HeadersOut::of(request).status() == 101;
     if upgrades {
-        request.log().write(
-            crate::ngx::log::Level::Warn,
-            "weir: a filter has paused a response that switches protocols: it goes on",
-        );
+        request
+            .log()
+            .write(Level::Warn, "weir: a filter has paused a response that switches protocols: it goes on");
     }
     !upgrades
 }
@@ -169,13 +184,13 @@ fn may_be_held(request: Request<'_>) -> bool {
 /// the request's headers now; they cannot pause any more.
 fn request_headers_late(stream: &'static Stream, request: Request<'_>) -> Verdict {
     let progress = stream.progress();
-    let end_of_stream = !request.has_body();
+    let end_of_stream = !request.brings_body();
     progress.request_ended.set(end_of_stream);
     let mut verdict =
         stream.drive(Direction::Request, |chain| chain.headers(Direction::Request, end_of_stream));
     if verdict == Verdict::Pause {
         request.log().write(
-            crate::ngx::log::Level::Warn,
+            Level::Warn,
             "weir: a filter has paused a request that already has its response: it goes on",
         );
     }

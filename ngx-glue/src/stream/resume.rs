@@ -10,11 +10,17 @@ use crate::{
         log::Level,
         request::Request,
     },
-    phase::{request_headers, response_body},
+    phase::{end_subrequest, request_headers, response_body},
 };
 
 /// The event of `stream` has come: looks at what was asked for since.
 pub(crate) fn run(stream: &'static Stream, request: Request<'_>, timed_out: bool) -> Next {
+    let next = look_again(stream, request, timed_out);
+    end_subrequest(request);
+    next
+}
+
+fn look_again(stream: &'static Stream, request: Request<'_>, timed_out: bool) -> Next {
     if stream.progress().headers.get() == Headers::Waiting {
         return request_headers::begin_late(stream, request);
     }

@@ -53,6 +53,22 @@ fn hosts_are_looked_up() {
     assert_failed(&nginx, &outcome(&nginx, json!({"upstream": format!("six.test:{port}")})), "connect");
 }
 
+/// What nginx itself looks up at a location, calls from there do, too.
+#[test]
+fn the_resolver_of_a_location_is_asked_first() {
+    let origin = Origin::start(|_| Reply::text("called"));
+    let (near, far) = (Dns::start(answer), Dns::start(|_| Answer::Unknown));
+    let nginx =
+        Nginx::start(
+            Conf::new().guest("calls").workers(1).wasm(&format!("resolver {};", far.address())).server(
+                &format!("resolver {}; location / {{ proxy_wasm calls; return 200; }}", near.address()),
+            ),
+        );
+    let called = outcome(&nginx, json!({"upstream": format!("four.test:{}", origin.address().port())}));
+    assert_eq!(status(&called), 200, "{called} {}", nginx.log());
+    assert_eq!((near.questions("four.test", "A"), far.questions("four.test", "A")), (1, 0));
+}
+
 #[test]
 fn an_address_that_may_not_be_called_is_not() {
     let dns = Dns::start(answer);

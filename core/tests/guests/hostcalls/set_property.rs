@@ -71,7 +71,7 @@ fn there_are_bounds() {
         case(SET, [0, path, 0, large], Status::Ok),
     ];
     let done = check(memory, |_| (), &cases);
-    assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings);
+    assert_eq!(done.warnings.len(), 3, "{:?}", done.warnings);
     let fill = |request: &weir_core::testing::Request| {
         for number in 0..MAX_PROPERTIES {
             request.edit().properties.set(format!("p{number}").as_bytes(), b"", false).expect("room");
@@ -82,8 +82,13 @@ fn there_are_bounds() {
 
 #[test]
 fn a_root_context_and_a_request_that_is_gone_keep_nothing() {
-    let bench = Guest::new().data(8, "my.own").on(Callback::Configure, [call(SET, [8, 6, 8, 1])]).bench();
-    assert_eq!(bench.run(), ["1"]);
+    // The SDK of Rust does not survive anything but OK.
+    for (words, status) in [("", "1"), ("unexpected status: ", "0")] {
+        let guest = Guest::new().data(256, words).data(8, "my.own");
+        let bench = guest.on(Callback::Configure, [call(SET, [8, 6, 8, 1])]).bench();
+        let said = "property \"my.own\" was not set: there is no request that it would belong to";
+        assert_eq!(bench.run(), [said, status]);
+    }
     let gone = case(SET, [8, 6, 8, 1], Status::NotFound);
     check(Guest::new().data(8, "my.own"), |request| request.edit().gone = true, &[gone]);
 }

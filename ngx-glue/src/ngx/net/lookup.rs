@@ -23,11 +23,21 @@ use crate::ngx::{
     conf::Conf,
     cycle::{Cycle, Module},
     guard::guard,
+    request::Request,
 };
 
 /// A resolver of nginx's, which lives as long as the configuration that names it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resolver(NonNull<ngx_resolver_t>);
+
+impl Request<'_> {
+    /// The resolver of the request's location, and how long it may take, where it has servers to ask.
+    pub(crate) fn resolver(self) -> Option<(Resolver, Duration)> {
+        let conf = self.core_location()?;
+        let resolver = NonNull::new(conf.resolver).map(Resolver).filter(|resolver| resolver.has_servers())?;
+        Some((resolver, Duration::from_millis(conf.resolver_timeout as u64)))
+    }
+}
 
 /// Why a name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
