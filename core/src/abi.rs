@@ -239,6 +239,19 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         void Runtime abort(message: i32, file: i32, line: i32, column: i32) lifecycle.abort
             "AssemblyScript: logged, and ends the instance";
     }
+    rows.push(Entry {
+        module: ENV,
+        name: "pthread_equal",
+        params: &["i32", "i32"],
+        returns: true,
+        versions: Versions::Runtime,
+        support: Support::Full,
+        note: "C++ guests of older versions of emscripten call it",
+        link: |linker, module, name| {
+            let equal = |_: Caller<'_, State<H>>, left: i32, right: i32| i32::from(left == right);
+            linker.func_wrap(module, name, equal).map(|_| ())
+        },
+    });
     wasi_rows(&mut rows);
     rows
 }

@@ -65,6 +65,8 @@ pub(crate) struct Step {
     passed_by: bool,
     /// What it holds of requests and responses.
     held: [Held; 2],
+    /// Bodies of requests and responses come to it while it holds the headers.
+    lets_body_come: [bool; 2],
 }
 
 /// The lease of a filter that has no instance: no index of any.
@@ -80,6 +82,7 @@ impl Step {
             trial: false,
             passed_by: false,
             held: [Held::default(); 2],
+            lets_body_come: [false; 2],
         }
     }
 }
@@ -276,6 +279,18 @@ impl<H: Host> Chain<H> {
     pub fn answer(&mut self) -> Verdict {
         self.pass_by();
         Verdict::LocalResponse
+    }
+
+    /// Whether a filter holds the headers in such a way that the body is to be shown meanwhile, whatever the proxy does
+    /// otherwise.
+    #[must_use]
+    pub fn wants_body_first(&self, direction: Direction) -> bool {
+        let flow = self.flow(direction);
+        let holder = flow.headers_seen().checked_sub(1).map(|order| direction.turn(order, self.steps.len()));
+        flow.headers_held
+            && holder
+                .and_then(|at| self.steps.get(at))
+                .is_some_and(|step| step.lets_body_come[direction as usize])
     }
 
     /// Whether the headers have got past the last filter.

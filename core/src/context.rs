@@ -56,8 +56,6 @@ pub(crate) struct StreamContext<S> {
     /// The request, until it is gone.
     pub(crate) host: Option<S>,
     pub(crate) life: Life,
-    /// It has sent a local response.
-    has_answered: bool,
     /// Calls that it waits for.
     calls: Vec<CallToken>,
 }
@@ -132,7 +130,7 @@ impl<S, P> Contexts<S, P> {
     pub(crate) fn add_stream(&mut self, root: ContextId, filter: usize, host: S) -> ContextId {
         let id = self.take_id();
         let (host, life, calls) = (Some(host), Life::Active, Vec::new());
-        self.streams.insert(id.0, StreamContext { root, filter, host, life, has_answered: false, calls });
+        self.streams.insert(id.0, StreamContext { root, filter, host, life, calls });
         id
     }
 
@@ -269,18 +267,6 @@ impl<S, P> Contexts<S, P> {
     /// Number of the effective context's filter in its request's chain.
     pub(crate) fn effective_filter(&self) -> Option<usize> {
         self.stream(self.effective).map(|stream| stream.filter)
-    }
-
-    /// Whether the effective context has sent a local response.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.stream(self.effective).is_some_and(|stream| stream.has_answered)
-    }
-
-    /// The effective context has sent a local response.
-    pub(crate) fn answered(&mut self) {
-        if let Some(stream) = self.streams.get_mut(self.effective.0) {
-            stream.has_answered = true;
-        }
     }
 
     /// `proxy_done`: the effective context, if it is ending, is done. False when it is not ending.

@@ -149,6 +149,13 @@ impl std::fmt::Display for Failure {
         match &self.cause {
             Cause::Deadline(_) => write!(f, "{name} ran longer than its limit and was stopped")?,
             Cause::StackOverflow(_) => write!(f, "{name} overflowed its stack")?,
+            Cause::Exit(0)
+                if matches!(self.callback, Callback::Start | Callback::Main | Callback::MainVoid) =>
+            {
+                let advice =
+                    "a filter has to stay there: build it as a library (in Go with -buildmode=c-shared)";
+                write!(f, "{name} ended the guest: proc_exit(0); {advice}")?;
+            }
             Cause::Exit(code) => write!(f, "{name} ended the guest: proc_exit({code})")?,
             Cause::Trap(error) => write!(f, "{name} failed: {}", error.root_cause())?,
             Cause::Unavailable(error) => write!(f, "no instance can be made: {error:#}")?,

@@ -97,6 +97,7 @@ pub struct Filter<H: Host> {
     abi_version: AbiVersion,
     panics_on_status: bool,
     has_rust_sdk: bool,
+    is_higress: bool,
     /// What has to be put into the memory of a new instance.
     segments: Vec<Segment>,
     obstacle: Option<&'static str>,
@@ -147,6 +148,7 @@ impl<H: Host> Filter<H> {
         let (segments, obstacle) = (instrumented.segments, instrumented.obstacle);
         let panics_on_status = inspect::panics_on_status(&wasm);
         let has_rust_sdk = inspect::has_rust_sdk(&wasm);
+        let is_higress = AbiVersion::is_higress(module);
         let quota = Quota::new(engine.settings().limits.log);
         let engine = Arc::clone(engine);
         Ok(Arc::new(Self {
@@ -158,6 +160,7 @@ impl<H: Host> Filter<H> {
             abi_version,
             panics_on_status,
             has_rust_sdk,
+            is_higress,
             segments,
             obstacle,
             quota,
@@ -199,6 +202,11 @@ impl<H: Host> Filter<H> {
     #[must_use]
     pub fn has_rust_sdk(&self) -> bool {
         self.has_rust_sdk
+    }
+
+    /// Whether it holds headers alone where it pauses with 1 from their callback: the body comes to it meanwhile.
+    pub(crate) fn stops_headers_alone(&self) -> bool {
+        self.is_higress
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub(crate) mod answer;
+mod bounds;
 mod calls;
 mod func;
 mod make;
@@ -388,6 +389,9 @@ impl<H: Host> Instance<H> {
         let result = func.call(&mut self.store, params);
         self.failed = result.is_err();
         let state = self.store.data_mut();
+        if self.failed {
+            state.explain();
+        }
         self.ended = begun.and_then(|begun| recorder::ended(state, context, callback, begun));
         if !state.output.is_empty() {
             wasi::flush(state);

@@ -116,7 +116,7 @@ pub(crate) static MAIN: [Directive<Main>; 51] = [
 ];
 
 /// What may stand in `http`, `server`, `location` and `if`.
-pub(crate) static LOCATIONS: [Directive<Location>; 24] = [
+pub(crate) static LOCATIONS: [Directive<Location>; 25] = [
     Directive::new(c"proxy_wasm", LOCATION | ONE_TO_FOUR, Location::proxy_wasm),
     Directive::new(c"proxy_wasm_isolation", LOCATION | NGX_CONF_TAKE1, Location::isolation),
     Directive::new(c"proxy_wasm_failure", LOCATION | NGX_CONF_TAKE1 | NGX_CONF_TAKE2, Location::failure),
@@ -134,6 +134,7 @@ pub(crate) static LOCATIONS: [Directive<Location>; 24] = [
         Location::response_body_buffer,
     ),
     Directive::new(c"proxy_wasm_body_while_paused", LOCATION | NGX_CONF_TAKE1, Location::body_while_paused),
+    Directive::new(c"proxy_wasm_pause_timeout", LOCATION | NGX_CONF_TAKE1, Location::pause_timeout),
     Directive::new(c"proxy_wasm_allow_calls", LOCATION | NGX_CONF_1MORE, calls::allow_calls),
     Directive::new(c"weir_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, content::metrics::directive),
     Directive::new(c"weir_profile", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, content::profile::directive),

@@ -197,6 +197,11 @@ impl Stream {
         }
     }
 
+    /// Whether bodies are shown to filters while one of them holds the headers: the location says so, or that filter.
+    pub(crate) fn body_comes_while_paused(&self, direction: Direction) -> bool {
+        self.io.bodies().while_paused || self.look(|chain| chain.wants_body_first(direction))
+    }
+
     /// Whether the headers have got past the last filter.
     pub(crate) fn headers_passed(&self, direction: Direction) -> bool {
         self.look(|chain| chain.headers_passed(direction))

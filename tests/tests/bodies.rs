@@ -1,5 +1,12 @@
 //! Bodies pass through filters whole, unchanged, and are seen whole, however nginx holds them.
 
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+};
+
 use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, digest};
 
 /// What the guest `body_reader` logs at the end of a body.
@@ -304,4 +311,82 @@ fn expect_100_continue_is_answered() {
     raw.write("body");
     assert_eq!(raw.response().text(), "body");
     nginx.wait_for_log("body_reader: request total=4 ");
+}
+
+/// Parts of a stream reach the client as they come (`proxy_buffering off`), whatever filters do to them: the origin sends
+/// the next one when the client has the last.
+#[test]
+fn parts_of_a_stream_do_not_wait_for_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let (next, comes) = mpsc::channel::<&'static str>();
+    thread::spawn(move || {
+        let comes = comes;
+        while let Ok((mut origin, _)) = listener.accept() {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                origin.read_exact(&mut byte).expect("a request");
+                asked.push(byte[0]);
+            }
+            origin.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").expect("a head");
+            while let Ok(part) = comes.recv() {
+                let _ = write!(origin, "{:x}\r\n{part}\r\n", part.len());
+                if part.is_empty() {
+                    break;
+                }
+            }
+        }
+    });
+    let orders =
+        ["", "resb.set=+", "resb.append=+ resb.prepend=-", "resb.cut", "resb.pause", "resb.prepend=."];
+    let locations: Vec<String> = orders
+        .iter()
+        .enumerate()
+        .map(|(at, order)| {
+            format!("location = /{at} {{ proxy_wasm edits '{order}'; proxy_pass http://{address}; }}")
+        })
+        .collect();
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("edits")
+            .http("proxy_buffering off; proxy_http_version 1.1; proxy_wasm_isolation none;")
+            .server(&format!(
+                "{} location = /resume {{ proxy_wasm edits ''; return 200 x; }}",
+                locations.join("\n")
+            ))
+            .workers(1),
+    );
+    for (at, order) in orders.iter().enumerate() {
+        let mark = nginx.mark();
+        let mut client = TcpStream::connect(nginx.address()).expect("connect to nginx");
+        client.set_read_timeout(Some(weir_tests::wait::DEADLINE)).expect("a read timeout");
+        write!(client, "GET /{at} HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request");
+        let mut came = String::new();
+        for part in ["first", "second", "third"] {
+            next.send(part).expect("the origin goes on");
+            let expected = match *order {
+                "resb.set=+" => "1\r\n+\r\n".to_owned(),
+                "resb.cut" => format!("2\r\n{}{}\r\n", &part[..1], &part[part.len() - 1..]),
+                _ => format!("{part}\r\n"),
+            };
+            if *order == "resb.pause" {
+                nginx.wait_for_log_since(mark, &format!("edits: resb size={}", part.len()));
+                let id = nginx.log_since(mark);
+                let id = id.split("edits: context ").nth(1).and_then(|rest| rest.split(',').next());
+                let resume = Request::get("/resume").header("x-resume", &format!("{} 1", id.expect("an id")));
+                let _ = nginx.send(resume).expect_status(200);
+            }
+            while !came.contains(&expected) {
+                let mut buffer = [0; 4096];
+                let read =
+                    client.read(&mut buffer).unwrap_or_else(|error| panic!("{order}: {error}: {came:?}"));
+                assert!(read > 0, "{order}: {came}");
+                came.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+            came.clear();
+        }
+        next.send("").expect("the origin goes on");
+        drop(client);
+    }
 }

@@ -6,6 +6,11 @@ use weir_tests::{Conf, Nginx, Protocol, Request, wasm::Minimal};
 
 /// A filter whose `callback` runs `code` and answers Pause.
 fn pausing(callback: &str, parameters: &str, code: &str) -> Vec<u8> {
+    marked("proxy_abi_version_0_2_1", "", callback, parameters, code)
+}
+
+/// The same for a module with that mark, and with `more` in it.
+fn marked(mark: &str, more: &str, callback: &str, parameters: &str, code: &str) -> Vec<u8> {
     // Imports come first in a module, so this one is written out.
     weir_tests::wasm::assemble(&format!(
         "(module
@@ -13,8 +18,9 @@ fn pausing(callback: &str, parameters: &str, code: &str) -> Vec<u8> {
             (import \"env\" \"proxy_close_stream\" (func $close (param i32) (result i32)))
             (memory (export \"memory\") 1)
             (func (export \"malloc\") (param i32) (result i32) (i32.const 8))
-            (func (export \"proxy_abi_version_0_2_1\"))
+            (func (export \"{mark}\"))
             (func (export \"proxy_on_context_create\") (param i32 i32))
+            {more}
             (func (export \"{callback}\") (param {parameters}) (result i32) {code} (i32.const 1)))"
     ))
 }
@@ -82,6 +88,34 @@ fn a_filter_can_close_the_stream() {
     assert_eq!(raw.read_to_end(), b"");
     assert!(nginx.connect(Protocol::Http2).try_send(Request::get("/")).is_err());
     nginx.wait_for_lines(0, "A trace: on_delete", 2);
+}
+
+/// A filter waits for something that does not come, such as a body that is not shown before the headers go on.
+#[test]
+fn a_request_is_not_held_for_ever() {
+    let module = pausing(HEADERS.0, HEADERS.1, "");
+    let nginx = Nginx::start(conf(module).http("proxy_wasm_pause_timeout 100ms;"));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for request in [Request::get("/"), Request::post("/", "x".repeat(100_000))] {
+            let mark = nginx.mark();
+            assert_eq!(nginx.connect(protocol).send(request).status, 504, "{protocol:?}");
+            nginx.wait_for_log_since(mark, "a filter has held the request for \"proxy_wasm_pause_timeout\"");
+            nginx.wait_for_log_since(mark, "A trace: on_delete");
+        }
+    }
+}
+
+/// Filters of Higress's hold headers alone, until they have seen the body; those of others see no body before.
+#[test]
+fn a_module_of_higress_sees_the_body_while_it_holds_the_headers() {
+    let body = "(func (export \"proxy_on_request_body\") (param i32 i32 i32) (result i32) (i32.const 0))";
+    let module = marked("proxy_abi_version_0_2_100", body, HEADERS.0, HEADERS.1, "");
+    let conf = conf(module).http("proxy_wasm_pause_timeout 20s;");
+    let nginx = Nginx::start(conf);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let response = nginx.connect(protocol).send(Request::post("/", "x".repeat(100_000)));
+        assert_eq!(response.expect_status(200).text(), "x", "{protocol:?}");
+    }
 }
 
 /// A response that a filter holds stays held until its client gives up; the contexts end once.

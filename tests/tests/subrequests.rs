@@ -276,7 +276,9 @@ fn bodies_of_requests_are_seen_in_subrequests() {
             let body = digest::bytes(size, 9);
             for request in [Request::post("/", body.clone()), Request::post_chunks("/", [body.clone()])] {
                 let mark = nginx.mark();
-                let response = nginx.connect(protocol).send(request);
+                // nginx gives mirrors up with the client's connection.
+                let mut connection = nginx.connect(protocol);
+                let response = connection.send(request);
                 assert!(response.body == body, "{protocol:?} {size}: {}", response.body.len());
                 sent += 3;
                 weir_tests::wait::poll(|| (origin.count() == sent).then_some(())).expect("three requests");
@@ -293,17 +295,42 @@ fn bodies_of_requests_are_seen_in_subrequests() {
         }
         // Without a body its headers are all there is.
         let mark = nginx.mark();
-        let _ = nginx.connect(protocol).get("/").expect_status(200);
+        let mut connection = nginx.connect(protocol);
+        let _ = connection.get("/").expect_status(200);
         sent += 3;
         nginx.wait_for_lines(mark, "trace: on_delete", 2);
         let calls = trace::stream_calls(&nginx.log_since(mark));
         let mut headers = calls.iter().filter(|call| call.callback == "on_request_headers");
         assert!(headers.all(Call::end_of_stream));
-        assert_eq!(nginx.connect(protocol).send(Request::post("/answered", "x")).text(), "x");
+        assert_eq!(connection.send(Request::post("/answered", "x")).text(), "x");
         sent += 1;
+        weir_tests::wait::poll(|| (origin.count() == sent).then_some(())).expect("all requests");
     }
-    weir_tests::wait::poll(|| (origin.count() == sent).then_some(())).expect("all requests");
     assert!(origin.seen().iter().all(|seen| seen.target != "/never"));
+}
+
+/// All bodies are to be in files, and that of the main request is; a subrequest's is not put into another one.
+#[test]
+fn a_body_that_is_in_a_file_stays_there() {
+    let page = "[<!--# include virtual=\"/part\" -->]";
+    let origin = Origin::start(move |_| Reply::text(page));
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("trace")
+            .set("ORIGIN", origin.address())
+            .http("proxy_wasm_subrequests on; client_body_in_file_only clean;")
+            .server(
+                "location / { ssi on; ssi_types *; proxy_pass http://@ORIGIN@/page; }
+                 location = /part { proxy_wasm trace A; return 200 part; }",
+            ),
+    );
+    let response = nginx.send(Request::post("/", "x".repeat(100_000)));
+    assert_eq!(response.expect_status(200).text(), "[part]");
+    let calls = trace::stream_calls(&nginx.stop());
+    let headers = calls.iter().find(|call| call.callback == "on_request_headers").expect("headers");
+    assert!(!headers.end_of_stream());
+    let body = calls.iter().find(|call| call.callback == "on_request_body").expect("a body");
+    assert_eq!(body.number("body_size"), 100_000);
 }
 
 /// A filter holds the body of a subrequest until another request lets it go on.

@@ -45,7 +45,7 @@ fn path(bytes: &[u8]) {
             let again = normalize(&dotted, NATIVE);
             assert_eq!(resolve(&again, NATIVE), resolve(&normal, NATIVE));
         }
-        Target::PluginName | Target::PluginRootId | Target::PluginVmId => {
+        Target::PluginName | Target::PluginRootId | Target::PluginVmId | Target::PluginVmMemory => {
             assert!(normal.starts_with(b"plugin_"))
         }
         Target::ListenerDirection => assert_eq!(&*normal, b"listener_direction"),

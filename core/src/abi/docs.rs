@@ -21,8 +21,8 @@ const LIMITS: &[&str] = &[
     "A filter may add trailers of the response from `on_response_headers` on. A response of HTTP/1.1 is sent in chunks \
      then; once its headers have left with a Content-Length it takes no trailers any more.",
     "A local response goes through the response callbacks of all filters that have not seen the response it replaces, \
-     those of the filter that has sent it too, and of filters that have not seen the request. A filter sends one for a \
-     request; another one is refused. A call of gRPC gets status 200 and headers alone, with `grpc-status` (the one given, \
+     those of the filter that has sent it too, and of filters that have not seen the request. In a response \
+     callback a filter may replace it, its own included. A call of gRPC gets status 200 and headers alone, with `grpc-status` (the one given, \
      or what stands for the HTTP status) and the body as `grpc-message`.",
     "`upstream.local_address` and what is known of the upstream's TLS can be read until the response has come, for \
      example in `on_response_headers`; later it is NOT_FOUND.",
@@ -91,7 +91,7 @@ pub fn markdown<H: Host>() -> String {
     text.push_str(
         "\n## Properties\n\nSegments are separated by NUL or dots. Integers are 8 bytes little-endian, booleans 1 byte, \
          times and durations nanoseconds. Besides these: `request.headers.NAME`, `response.headers.NAME`, \
-         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction`, `connection_id`, `call.error` (see Calls), `ngx.VARIABLE`, and whatever a filter \
+         `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `plugin_vm_memory` (bytes), `listener_direction`, `connection_id`, `call.error` (see Calls), `ngx.VARIABLE`, and whatever a filter \
          has set, which is also there as `filter_state` and `wasm.NAME`.\n\n",
     );
     for (path, _) in ATTRIBUTES {

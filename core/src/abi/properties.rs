@@ -108,6 +108,8 @@ pub enum Target<'a> {
     Map(MapType),
     /// The name of the filter.
     PluginName,
+    /// Bytes of the instance's memory.
+    PluginVmMemory,
     /// The root id of the directive.
     PluginRootId,
     /// The vm_id of the module.
@@ -215,6 +217,8 @@ pub fn resolve<'a>(path: &'a [u8], native_prefix: &[u8]) -> Target<'a> {
         (b"plugin_name", None) => return Target::PluginName,
         (b"plugin_root_id", None) => return Target::PluginRootId,
         (b"plugin_vm_id", None) => return Target::PluginVmId,
+        // Higress's, whose SDK logs an error where it is not there.
+        (b"plugin_vm_memory", None) => return Target::PluginVmMemory,
         (b"listener_direction", None) => return Target::ListenerDirection,
         // Envoy has it under both names.
         (b"connection_id", None) => return Target::Attribute(Attribute::ConnectionId),
@@ -260,6 +264,7 @@ pub(super) fn get_property<H: Host>(
 ) -> Hostcall {
     let stream = caller.data().stream()?;
     let (memory, state) = parts(caller)?;
+    let memory_size = i64::try_from(memory.len()).unwrap_or(i64::MAX);
     let path = slice(memory, path, path_size)?;
     if path.len() > MAX_PROPERTY_PATH {
         return Err(Status::NotFound.into());
@@ -284,6 +289,7 @@ pub(super) fn get_property<H: Host>(
             let failure = state.answer.as_ref().and_then(|answer| answer.failure());
             Value::Bytes(Cow::Borrowed(failure.ok_or(Status::NotFound)?.word().as_bytes()))
         }
+        (Target::PluginVmMemory, _) => Value::Int(memory_size),
         (Target::ListenerDirection, _) => Value::Int(INBOUND),
         (_, None) => return Err(Status::NotFound.into()),
         (Target::Attribute(attribute), Some(stream)) => {

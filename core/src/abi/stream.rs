@@ -74,9 +74,8 @@ pub(super) fn send_local_response<H: Host>(
         grpc_status: u32::try_from(grpc_status).ok(),
     };
     let sent = match stream {
-        // As in Envoy: what it does in `on_response_headers` it does to its own response, too.
-        Some(_) if state.contexts.has_answered() => {
-            Err(StreamError::Refused("this filter has sent one already"))
+        Some(_) if state.asked.local_response == state.contexts.effective() => {
+            Err(StreamError::Refused("this callback has sent one already"))
         }
         Some(stream) => stream.send_local_response(&response),
         None => Err(StreamError::Gone),
@@ -90,7 +89,6 @@ pub(super) fn send_local_response<H: Host>(
         let text = format!("local response with status {status}: {}", details.escape_ascii());
         state.log(LogLevel::Info, Speaker::Weir, text.as_bytes());
     }
-    state.contexts.answered();
     state.asked.local_response = state.contexts.effective();
     Ok(())
 }

@@ -120,19 +120,23 @@ pub enum Action {
     Continue,
     /// Hold the stream here until it is resumed.
     Pause,
+    /// The same, without what the body's callback has seen: that is dropped.
+    PauseAndDrop,
 }
 
 impl Action {
     /// The action a guest means: 0 continues, 1 pauses.
     ///
     /// The C++ SDK has further values, which stop the iteration: so they pause. But for `ContinueAndEndStream`, 2 from a
-    /// headers callback, which goes on.
+    /// headers callback, which goes on; and `StopIterationNoBuffer`, 3 from a body callback, which keeps nothing (Envoy's
+    /// `FilterDataStatus`).
     #[must_use]
     pub const fn from_raw(raw: i32, callback: Callback) -> Self {
         let is_headers = matches!(callback, Callback::RequestHeaders | Callback::ResponseHeaders);
         match raw {
             0 => Self::Continue,
             2 if is_headers => Self::Continue,
+            3 if matches!(callback, Callback::RequestBody | Callback::ResponseBody) => Self::PauseAndDrop,
             _ => Self::Pause,
         }
     }
@@ -166,9 +170,10 @@ mod tests {
         let action =
             |raw| [Callback::RequestHeaders, Callback::RequestBody].map(|at| Action::from_raw(raw, at));
         assert_eq!(action(0), [Action::Continue; 2]);
-        for raw in [1, 3, 4, -7] {
+        for raw in [1, 4, -7] {
             assert_eq!(action(raw), [Action::Pause; 2], "{raw}");
         }
+        assert_eq!(action(3), [Action::Pause, Action::PauseAndDrop]);
         assert_eq!(action(2), [Action::Continue, Action::Pause]);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     abi::types::Action,
     context::ContextId,
     filter::Callback,
-    host::{Host, StreamHost},
+    host::{Buffers, Host, StreamHost},
     instance::{Asked, Instance, Params, Returned},
     metrics::recorder::{self, Event},
 };
@@ -65,13 +65,35 @@ impl<H: Host> Chain<H> {
                 Verdict::LocalResponse
             }
             Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok(returned) => match returned.value().map(|raw| Action::from_raw(raw, callback)) {
-                Some(Action::Pause) => {
+            Ok(returned) => match returned.value().map(|raw| (raw, Action::from_raw(raw, callback))) {
+                Some((raw, action @ (Action::Pause | Action::PauseAndDrop))) => {
                     self.count_event(at, callback, Event::Pause);
+                    self.note_pause(at, callback, raw, action);
                     Verdict::Pause
                 }
                 _ => Verdict::Continue,
             },
+        }
+    }
+
+    /// Filter number `at` pauses: what that means for the body that it has seen, or that is to come.
+    fn note_pause(&mut self, at: usize, callback: Callback, raw: i32, action: Action) {
+        let direction = match callback {
+            Callback::RequestHeaders | Callback::RequestBody => Direction::Request,
+            Callback::ResponseHeaders | Callback::ResponseBody => Direction::Response,
+            _ => return,
+        };
+        if action == Action::PauseAndDrop {
+            let len = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
+            // Without memory, or once the stream is gone, it stays as it is.
+            let _ = self.stream.write_buffer(direction.buffer(), 0..len, b"");
+            return;
+        }
+        let plans = self.shard.pool.plans();
+        let group = self.group(at).and_then(|group| plans.groups().get(group));
+        let lets_body_come = raw == 1 && group.is_some_and(|group| group.filter.stops_headers_alone());
+        if let Some(step) = self.steps.get_mut(at) {
+            step.lets_body_come[direction as usize] = lets_body_come;
         }
     }
 

@@ -27,6 +27,12 @@ impl AbiVersion {
     /// version lists.
     const HIGRESS: &'static str = "proxy_abi_version_0_2_100";
 
+    /// Whether `module` is of Higress's ABI. There, 1 from a headers callback holds the headers alone (Envoy's
+    /// `StopIteration`); 3 and 4 hold the body, too.
+    pub(super) fn is_higress(module: &Module) -> bool {
+        module.get_export(Self::HIGRESS).is_some()
+    }
+
     /// The version that `module` is marked with; the highest, where it has several marks.
     ///
     /// # Errors

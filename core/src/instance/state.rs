@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use wasmtime::{Memory, StoreLimits, StoreLimitsBuilder, TypedFunc};
+use wasmtime::{Memory, TypedFunc};
 
 use crate::{
     abi::{
@@ -11,10 +11,9 @@ use crate::{
     },
     calls::{Pending, Seat},
     context::{ContextId, Contexts, ContextsOf},
-    engine::limits::MAX_TABLES,
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
-    instance::answer::Answer,
+    instance::{answer::Answer, bounds::Bounds},
     metrics::{Metrics, Scope, ledger::Ledger, recorder::Levels},
     shared::Shared,
     wasi::{Output, Random},
@@ -28,7 +27,7 @@ pub struct State<H: Host> {
     pub(crate) memory: Option<Memory>,
     pub(crate) allocator: Option<TypedFunc<i32, i32>>,
     /// How much memory and how large a table it may have.
-    pub(super) bounds: StoreLimits,
+    pub(super) bounds: Bounds,
     /// The guest's allocator runs for us: bytes of the host are lent out.
     pub(crate) allocating: bool,
     /// Which callback runs: `proxy_get_configuration` and the configuration buffers depend on it.
@@ -136,11 +135,7 @@ impl<H: Host> State<H> {
             contexts: Contexts::new(),
             memory: None,
             allocator: None,
-            bounds: StoreLimitsBuilder::new()
-                .memory_size(limits.memory)
-                .table_elements(limits.table_elements)
-                .tables(MAX_TABLES)
-                .build(),
+            bounds: Bounds::new(limits),
             allocating: false,
             callback: Callback::Initialize,
             asked: Asked::default(),
@@ -251,6 +246,15 @@ impl<H: Host> State<H> {
             shared.listen(queue);
         }
         self.contexts.add_queue(root, queue);
+    }
+
+    /// A callback has failed: says so if that may be for want of memory.
+    #[cold]
+    pub(super) fn explain(&mut self) {
+        if std::mem::take(&mut self.bounds.memory_refused) {
+            let limit = self.filter.engine().settings().limits.memory;
+            self.warn(&format!("its memory was to grow beyond \"memory_limit\" ({limit} bytes): raise that"));
+        }
     }
 
     /// What an edit that was refused is answered with: BAD_ARGUMENT, but OK where the SDK would panic at that.

@@ -244,6 +244,11 @@ fn memory_ends_at_its_limit() {
     for _ in 0..3 {
         assert_eq!(bench.run(), ["4", &limit], "each request starts anew");
     }
+    // One that cannot do without is told of the directive.
+    let bench = Guest::new().on(Callback::RequestHeaders, [wat(grow), wat("unreachable")]).bench();
+    assert_eq!(bench.begin(&bench.request()).headers(Direction::Request, true), FAILED);
+    let (_, warnings) = bench.spoken();
+    assert!(warnings[0].contains("was to grow beyond \"memory_limit\""), "{warnings:?}");
     let table = Guest::new().plus("(table $t 0 funcref)").on(
         Callback::RequestHeaders,
         [

@@ -2,7 +2,7 @@
 
 use proptest::{prelude::*, test_runner::RngSeed};
 use weir_core::{
-    abi::types::MapType,
+    abi::types::{BufferType, MapType},
     chain::{Chain, Direction, Verdict},
     filter::Callback,
     host::Hold,
@@ -68,6 +68,47 @@ fn bench(guests: impl IntoIterator<Item = Guest>) -> Bench {
     bench.rehearse().expect("accepted");
     bench.log();
     bench
+}
+
+/// `StopIterationNoBuffer` keeps nothing of what the callback has seen; the end is still to come.
+#[test]
+fn what_a_filter_drops_does_not_come_again() {
+    for direction in [Direction::Request, Direction::Response] {
+        let drops: Act = [3, 0, 0, 0];
+        let bench = bench([acting("a", direction, &[drops, PAUSE, drops, GO], true)]);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        chain.headers(direction, false);
+        for (part, end, verdict, shown) in [
+            ("one", false, Verdict::Pause, "a:one"),
+            ("two", false, Verdict::Pause, "a:two"),
+            ("three", false, Verdict::Pause, "a:twothree"),
+            ("four", true, Verdict::Continue, "a:four."),
+        ] {
+            let buffer = match direction {
+                Direction::Request => BufferType::HttpRequestBody,
+                Direction::Response => BufferType::HttpResponseBody,
+            };
+            request.edit().buffers.insert(buffer, vec![part.into()]);
+            assert_eq!(chain.body(direction, end), verdict, "{direction:?} {part}");
+            assert_eq!(seen(&bench), [shown]);
+        }
+        assert!(chain.ended(direction));
+    }
+}
+
+/// A module of Higress's holds headers alone with 1, and the body with them with more.
+#[test]
+fn a_filter_may_ask_for_the_body_before_the_headers_go_on() {
+    let higress = "(func (export \"proxy_abi_version_0_2_100\"))";
+    for (mark, action, first) in [(higress, 1, true), (higress, 4, false), ("", 1, false)] {
+        let bench = bench([Guest::new().plus(mark).on(Callback::RequestHeaders, [returns(action)])]);
+        let mut chain = bench.begin(&bench.request());
+        assert_eq!(chain.headers(Direction::Request, false), Verdict::Pause);
+        assert_eq!(chain.wants_body_first(Direction::Request), first, "{mark} {action}");
+        assert_eq!(chain.resume(Direction::Request, 0), Verdict::Continue);
+        assert!(!chain.wants_body_first(Direction::Request));
+    }
 }
 
 /// What was shown to whom since the last time: the filter's name, the bytes, a full stop behind the last ones.

@@ -340,6 +340,23 @@ fn yielding_does_nothing() {
     assert_eq!(run(Guest::new(), [call("sched_yield", [])]), ["0"]);
 }
 
+/// A program that is done when it has started is no filter: what to do about that is said.
+#[test]
+fn a_start_that_exits_is_told_how_to_build_a_filter() {
+    let guest = Guest::new().on(Callback::Start, [call("proc_exit", [0])]);
+    let refusal = guest.bench().rehearse().expect_err("refused").to_string();
+    assert!(refusal.contains("_start ended the guest: proc_exit(0)"), "{refusal}");
+    assert!(refusal.contains("-buildmode=c-shared"), "{refusal}");
+}
+
+/// What programs of older versions of emscripten import of a library of threads.
+#[test]
+fn threads_are_the_same_where_their_numbers_are() {
+    for (left, right, same) in [(1, 1, "1"), (1, 2, "0"), (-1, -1, "1")] {
+        assert_eq!(run(Guest::new(), [call("pthread_equal", [left, right])]), [same]);
+    }
+}
+
 #[test]
 fn exit_ends_the_instance_as_a_failure_whatever_the_code() {
     for (code, module) in

@@ -1,9 +1,15 @@
-//! What a location says of bodies: how much of one a filter may hold, and what becomes of more.
+//! What a location says of what filters hold: how much of a body, what becomes of more, and for how long.
+
+use std::time::Duration;
 
 use weir_core::{chain::Direction, host::Hold};
 
 /// Bytes that one filter may hold of a body where nothing else is said.
 const DEFAULT: usize = 1024 * 1024;
+
+/// How long a filter may hold a request where nothing else is said: as long as a stream of Envoy's may be idle
+/// (`stream_idle_timeout`).
+pub(super) const PAUSE: Duration = Duration::from_secs(300);
 
 /// How much of a body one filter may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +48,8 @@ pub(crate) struct Bodies {
     pub(crate) response: Limit,
     /// Filters see bodies while one of them holds the headers.
     pub(crate) while_paused: bool,
+    /// How long a filter may hold a request.
+    pub(crate) pause: Duration,
 }
 
 impl Bodies {

@@ -14,10 +14,10 @@ use weir_core::{
 
 use super::{
     Refusal,
-    bodies::{Bodies, Limit},
+    bodies::{Bodies, Limit, PAUSE},
     failure,
     given::Given,
-    main::{Main, filter_name},
+    main::{Main, filter_name, time},
     place::Place,
 };
 use crate::{
@@ -46,6 +46,7 @@ pub(super) struct Draft {
     request_body: Option<Limit>,
     response_body: Option<Limit>,
     while_paused: Option<bool>,
+    pause: Option<Duration>,
     /// `proxy_wasm_allow_calls`
     pub(super) calls: Option<Rc<Rules>>,
 }
@@ -266,6 +267,12 @@ impl Location {
         set_once(&mut location.draft.borrow_mut().while_paused, flag(conf, NAME)?, NAME)
     }
 
+    /// `proxy_wasm_pause_timeout TIME;`
+    pub(crate) fn pause_timeout(conf: &mut Conf<'_>, location: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "proxy_wasm_pause_timeout";
+        set_once(&mut location.draft.borrow_mut().pause, time(NAME, conf.argument(0))?, NAME)
+    }
+
     /// Gives `self` what it inherits from the block around it, and tells `main` of the result.
     ///
     /// nginx merges from the outside in (`ngx_http_merge_servers()`, `ngx_http_merge_locations()`), so `outer` has
@@ -288,6 +295,7 @@ impl Location {
                 request: draft.request_body.unwrap_or_default(),
                 response: draft.response_body.unwrap_or_default(),
                 while_paused: draft.while_paused.unwrap_or(false),
+                pause: draft.pause.unwrap_or(PAUSE),
             },
             calls: draft.calls.clone().unwrap_or_default(),
             chain: OnceCell::new(),
@@ -313,6 +321,7 @@ impl Draft {
         self.request_body = self.request_body.or(outer.request_body);
         self.response_body = self.response_body.or(outer.response_body);
         self.while_paused = self.while_paused.or(outer.while_paused);
+        self.pause = self.pause.or(outer.pause);
         self.calls = self.calls.take().or(outer.calls);
     }
 }

@@ -58,6 +58,9 @@ struct State {
     is_edited: bool,
     /// Something was replaced by more, or less.
     is_resized: bool,
+    /// Some of what has come and has not gone on was not to wait for more, as parts of a stream are
+    /// (`proxy_buffering off`).
+    flushes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,7 @@ impl Lane {
         state.outgoing.clear();
         state.is_edited = false;
         state.is_resized = false;
+        state.flushes = false;
     }
 
     /// Lets the parcel be seen while `run` calls filters.
@@ -110,6 +114,7 @@ impl Lane {
         let state = &mut *self.state.borrow_mut();
         state.is_as_it_came = state.shown.is_empty();
         for buffer in body.buffers() {
+            state.flushes |= buffer.copy().flush() != 0;
             state.shown.push(state.owners.whole(buffer));
         }
     }
@@ -118,6 +123,7 @@ impl Lane {
     pub(crate) fn keep_waiting(&self, body: Body<'_>) {
         let state = &mut *self.state.borrow_mut();
         for buffer in body.buffers() {
+            state.flushes |= buffer.copy().flush() != 0;
             state.waiting.push(state.owners.whole(buffer));
         }
     }
@@ -316,6 +322,7 @@ impl Lane {
     /// The parcel goes on as it came, in nginx's chain.
     pub(crate) fn let_go(&self) {
         let state = &mut *self.state.borrow_mut();
+        state.flushes = false;
         for part in state.shown.drain(..) {
             state.owners.forget(part.owner);
         }
@@ -343,7 +350,8 @@ impl Lane {
                     parts.push(part);
                 }
             }
-            let made = state.outgoing.load(request, &mut state.owners, &mut parts, last, &mut links);
+            let flush = !parts.is_empty() && std::mem::take(&mut state.flushes);
+            let made = state.outgoing.load(request, &mut state.owners, &mut parts, last, flush, &mut links);
             state.ready = parts;
             made
         };

@@ -30,7 +30,8 @@ impl Outgoing {
         !self.busy.is_empty()
     }
 
-    /// Moves `parts` into a chain, which ends the body with `last`; false without memory, when the body is lost.
+    /// Moves `parts` into a chain, which ends the body with `last`; false without memory, when the body is lost. With
+    /// `flush` it is not to wait for more (`postpone_output`).
     ///
     /// A buffer of nginx's that no filter has cut goes on as it is. Others go on as buffers of ours.
     pub(super) fn load(
@@ -39,12 +40,14 @@ impl Outgoing {
         owners: &mut Owners,
         parts: &mut Vec<Part>,
         last: bool,
+        flush: bool,
         links: &mut Links<'_>,
     ) -> bool {
         let is_main = request.is_main();
         let mut ended = false;
         let count = parts.len();
         let mut done = true;
+        let mut ours = None;
         for (at, part) in parts.drain(..).enumerate() {
             let ends = last && at + 1 == count;
             let whole = owners.as_whole(&part);
@@ -56,6 +59,8 @@ impl Outgoing {
                     owners.forget(part.owner);
                     done &= links.push(raw);
                     ended |= ends;
+                    // It says itself whether it waits.
+                    ours = None;
                 }
                 _ if part.len == 0 => owners.release(part.owner),
                 _ => {
@@ -63,8 +68,13 @@ impl Outgoing {
                     let buffer = shadow(&part, shape, ends.then_some(is_main));
                     done &= self.push(request, owners, buffer, part.owner, links);
                     ended |= ends;
+                    ours = self.busy.back().map(|(raw, _)| *raw);
                 }
             }
+        }
+        if let Some(raw) = ours.filter(|_| flush && !last) {
+            // SAFETY: a record of ours, which has just been made and that nobody else has yet.
+            unsafe { &mut *raw.as_ptr() }.set_flush(1);
         }
         if last && !ended {
             let mut buffer = empty_buffer();

@@ -2,12 +2,20 @@
 
 use std::{mem, ptr::NonNull};
 
-use nginx_sys::{ngx_chain_t, ngx_http_request_body_t};
+use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_http_request_body_t};
 
 use super::{
     chain::{Body, Buffer, in_memory},
     request::Request,
 };
+
+/// Whether the bytes of a buffer can be read: nginx closes the file of a body once its request has been answered by an
+/// upstream (`ngx_http_upstream_send_response()`).
+fn is_open(buffer: &ngx_buf_t) -> bool {
+    let file = NonNull::new(buffer.file).filter(|_| !in_memory(buffer) && buffer.in_file() != 0);
+    // SAFETY: the record of the file of a buffer lives as long as the buffer.
+    file.is_none_or(|file| unsafe { file.as_ref() }.fd != -1)
+}
 
 impl<'a> Request<'a> {
     /// The request that the client has made.
@@ -47,7 +55,8 @@ impl<'a> Request<'a> {
         }
         // SAFETY: what has been read of a body stays in the pool of the main request, which is the subrequest's, too.
         let body = unsafe { Body::new(NonNull::new(record.bufs)?) };
-        (body.measure().bytes > 0).then_some(body)
+        let is_there = body.measure().bytes > 0 && body.buffers().all(|buffer| is_open(&buffer.copy()));
+        is_there.then_some(body)
     }
 
     /// Gives a subrequest a record of a body, in which there is nothing yet, and answers with the body that it had in
@@ -73,7 +82,11 @@ impl<'a> Request<'a> {
         // SAFETY: pointers, integers and flags, for all of which zeros are valid.
         let own: ngx_http_request_body_t = unsafe { mem::zeroed() };
         let own = self.place(own)?;
-        self.edit(|r| r.request_body = own.as_ptr());
+        self.edit(|r| {
+            r.request_body = own.as_ptr();
+            // Where all bodies are to be in files (`client_body_in_file_only`), this one has been, or will not be.
+            r.set_request_body_in_file_only(0);
+        });
         // SAFETY: links and buffers have just been made in the request's pool, their bytes are the main request's.
         Some(unsafe { Body::new(first) })
     }

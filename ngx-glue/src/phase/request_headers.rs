@@ -18,9 +18,6 @@ use crate::{
     stream::{Headers, Reading, Stream},
 };
 
-/// Milliseconds after which a request that is held is looked at, to find that it still is: nothing bounds that.
-pub(crate) const WATCH: usize = 3_600_000;
-
 /// What becomes of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -87,10 +84,15 @@ fn begin(stream: &'static Stream, request: Request<'_>) -> Step {
     proceed(stream, request, verdict)
 }
 
+/// A filter holds the request: for so long that may go on.
+fn watch(stream: &'static Stream) {
+    stream.watch(usize::try_from(stream.io.bodies().pause.as_millis()).unwrap_or(usize::MAX));
+}
+
 fn proceed(stream: &'static Stream, request: Request<'_>, verdict: Verdict) -> Step {
     stream.progress().headers.set(if verdict == Verdict::Pause { Headers::Paused } else { Headers::Seen });
     if verdict == Verdict::Pause {
-        stream.watch(WATCH);
+        watch(stream);
     } else {
         stream.stop_watching();
     }
@@ -114,11 +116,11 @@ fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
     let wanted = progress.reading.get() == Reading::No
         && !progress.request_ended.get()
         && stream.wants(Callback::RequestBody);
-    let may_come = !is_paused || stream.io.bodies().while_paused;
+    let may_come = !is_paused || stream.body_comes_while_paused(Direction::Request);
     if wanted && may_come && !request.is_main() {
         return show_shared_body(stream, request);
     }
-    let ours = if is_paused { stream.io.bodies().while_paused } else { !request.has_content_handler() };
+    let ours = if is_paused { may_come } else { !request.has_content_handler() };
     if !wanted || !ours {
         return None;
     }
@@ -137,6 +139,8 @@ fn show_shared_body(stream: &'static Stream, request: Request<'_>) -> Option<isi
         return Some(code);
     }
     if !shared_body_has_passed(stream) {
+        // Nobody reads it, so nothing else bounds that.
+        watch(stream);
         request.stop_phases();
         return Some(DONE);
     }

@@ -69,7 +69,8 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
             return broken(stream, request);
         }
     }
-    let is_held = progress.sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    let is_held =
+        progress.sending.get() == Sending::Held && !stream.body_comes_while_paused(Direction::Response);
     if !is_held && nothing && progress.keeps_headers() {
         // It only asks for what is before it to be written.
         body.consume();
@@ -96,7 +97,10 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
 
 /// Shows what waits to the filters, piece by piece, as long as the client takes it.
 pub(super) fn pump(stream: &'static Stream, request: Request<'_>) -> isize {
-    let is_held = || stream.progress().sending.get() == Sending::Held && !stream.io.bodies().while_paused;
+    let is_held = || {
+        stream.progress().sending.get() == Sending::Held
+            && !stream.body_comes_while_paused(Direction::Response)
+    };
     while !is_held() && stream.io.lane(Direction::Response).take_in_waiting() {
         let sent = call(stream, request, None);
         if sent != OK {

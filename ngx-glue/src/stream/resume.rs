@@ -5,7 +5,7 @@ use weir_core::chain::{Chain, Direction};
 use super::{Headers, Sending, Stream};
 use crate::{
     ngx::{
-        code::{CLOSE, ERROR, TIMED_OUT},
+        code::{CLOSE, ERROR, TIMED_OUT, of_status},
         event::Next,
         log::Level,
         request::Request,
@@ -49,8 +49,15 @@ fn look_again(stream: &'static Stream, request: Request<'_>, timed_out: bool) ->
 
 /// Nothing has happened for a while to what a filter holds.
 fn look(stream: &'static Stream, request: Request<'_>) -> Next {
-    if stream.progress().headers.get() == Headers::Paused {
-        stream.watch(request_headers::WATCH);
+    let holds_request =
+        stream.progress().headers.get() == Headers::Paused || stream.io.lane(Direction::Request).is_held();
+    if holds_request && stream.progress().sending.get() == Sending::Unseen {
+        request.log().write(
+            Level::Error,
+            "weir: a filter has held the request for \"proxy_wasm_pause_timeout\": it is answered with 504",
+        );
+        stream.io.lane(Direction::Request).discard();
+        return Next::Finalize(of_status(504));
     } else if request.reads_from_upstream() {
         // Whose own timer bounds that.
         stream.watch(request.send_timeout());

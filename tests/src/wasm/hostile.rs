@@ -118,7 +118,8 @@ fn functions() -> Vec<Function<'static>> {
 pub fn module() -> Vec<u8> {
     let (mut imports, mut calls) = (String::new(), String::new());
     for Function { name, params, returns } in functions() {
-        let of_env = name.starts_with("proxy_") || name == "emscripten_notify_memory_growth";
+        let of_env = name.starts_with("proxy_")
+            || ["emscripten_notify_memory_growth", "pthread_equal"].contains(&name);
         let module = if of_env { "env" } else { "wasi_snapshot_preview1" };
         let result = if returns { "(result i32)" } else { "" };
         imports.push_str(&format!(

@@ -68,6 +68,7 @@ fn paths_lead_to_attributes_headers_variables_and_what_was_set() {
         ("plugin_name", "guest"),
         ("plugin_root_id", "root"),
         ("plugin_vm_id", "guest-vm"),
+        ("plugin_vm_memory", "\0\0\u{4}\0\0\0\0\0"),
     ] {
         assert_eq!(get(path.as_bytes()), ["0", expected], "{path:?}");
     }
