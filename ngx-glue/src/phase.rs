@@ -15,12 +15,12 @@ pub(crate) mod request_headers;
 pub(crate) mod response_body;
 pub(crate) mod response_headers;
 mod response_trailers;
-mod sending;
+pub(crate) mod sending;
+
+use weir_core::chain::Direction;
 
 pub(crate) use crate::ngx::filters::install;
 use crate::{ngx::request::Request, stream::Sending};
-
-use weir_core::chain::Direction;
 
 /// Nothing of nginx's tells that a subrequest is over, but its log phase, where that runs (`log_subrequest`). So its
 /// contexts end when all of its response has been passed on; until the main request ends is long for who waits for

@@ -110,12 +110,18 @@ fn a_request_is_not_held_for_ever() {
 fn a_module_of_higress_sees_the_body_while_it_holds_the_headers() {
     let body = "(func (export \"proxy_on_request_body\") (param i32 i32 i32) (result i32) (i32.const 0))";
     let module = marked("proxy_abi_version_0_2_100", body, HEADERS.0, HEADERS.1, "");
-    let conf = conf(module).http("proxy_wasm_pause_timeout 20s;");
-    let nginx = Nginx::start(conf);
+    let nginx = Nginx::start(conf(module).http("proxy_wasm_pause_timeout 100ms;"));
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let response = nginx.connect(protocol).send(Request::post("/", "x".repeat(100_000)));
         assert_eq!(response.expect_status(200).text(), "x", "{protocol:?}");
     }
+    // The first part lets the headers go: the rest may take its time.
+    let mut raw = nginx.raw();
+    raw.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nfirst");
+    nginx.wait_for_log("B trace: on_request_body ctx=");
+    assert!(raw.is_silent_for(Duration::from_millis(400)));
+    raw.write("last");
+    assert_eq!(raw.response().expect_status(200).text(), "x");
 }
 
 /// A response that a filter holds stays held until its client gives up; the contexts end once.

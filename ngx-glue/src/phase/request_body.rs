@@ -72,6 +72,7 @@ pub(super) fn advance(
             if progress.headers.get() == Headers::Paused && stream.headers_passed(Direction::Request) {
                 // A body that goes on lets the headers go before it.
                 progress.headers.set(Headers::Seen);
+                stream.stop_watching();
             }
             go_on(stream, request, came)
         }

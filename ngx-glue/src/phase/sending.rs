@@ -211,16 +211,27 @@ pub(super) fn write_out(stream: &'static Stream, request: Request<'_>) -> isize 
     if wrote == OK && lane.is_waiting() { pump(stream, request) } else { wrote }
 }
 
+/// Whether the end of the response is kept for its trailers.
+fn keeps_end(stream: &Stream) -> bool {
+    stream.progress().trailers.get() && !stream.progress().response_passed.get()
+}
+
+/// Whether a filter holds something of the response.
+pub(crate) fn holds_response(stream: &Stream) -> bool {
+    let is_held = stream.progress().sending.get() == Sending::Held;
+    is_held || stream.io.lane(Direction::Response).is_held() || keeps_end(stream)
+}
+
 /// Tells nginx whether something of the response is kept here.
 pub(super) fn mark(stream: &'static Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
     let progress = stream.progress();
-    let keeps_end = progress.trailers.get() && !progress.response_passed.get();
+    let keeps_end = keeps_end(stream);
     // What a subrequest has passed on is sent with its main request, which ends after it.
     let is_lane_busy = if request.is_main() { lane.is_busy() } else { lane.is_kept() };
     let is_kept = progress.keeps_headers() || keeps_end || is_lane_busy || stream.io.tail().is_busy();
     request.set_buffered_here(is_kept);
-    if progress.sending.get() == Sending::Held || lane.is_held() || keeps_end {
+    if holds_response(stream) {
         stream.watch(request.send_timeout());
     } else {
         stream.stop_watching();

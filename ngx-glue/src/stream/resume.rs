@@ -10,7 +10,7 @@ use crate::{
         log::Level,
         request::Request,
     },
-    phase::{end_subrequest, request_headers, response_body},
+    phase::{end_subrequest, request_headers, response_body, sending},
 };
 
 /// The event of `stream` has come: looks at what was asked for since.
@@ -58,7 +58,11 @@ fn look(stream: &'static Stream, request: Request<'_>) -> Next {
         );
         stream.io.lane(Direction::Request).discard();
         return Next::Finalize(of_status(504));
-    } else if request.reads_from_upstream() {
+    }
+    if !sending::holds_response(stream) {
+        return Next::Wait;
+    }
+    if request.reads_from_upstream() {
         // Whose own timer bounds that.
         stream.watch(request.send_timeout());
     } else {
