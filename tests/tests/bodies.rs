@@ -364,6 +364,7 @@ fn parts_of_a_stream_do_not_wait_for_more() {
         write!(client, "GET /{at} HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request");
         let mut came = String::new();
         for part in ["first", "second", "third"] {
+            let before = nginx.mark();
             next.send(part).expect("the origin goes on");
             let expected = match *order {
                 "resb.set=+" => "1\r\n+\r\n".to_owned(),
@@ -371,7 +372,7 @@ fn parts_of_a_stream_do_not_wait_for_more() {
                 _ => format!("{part}\r\n"),
             };
             if *order == "resb.pause" {
-                nginx.wait_for_log_since(mark, &format!("edits: resb size={}", part.len()));
+                nginx.wait_for_log_since(before, &format!("edits: resb size={} end=false", part.len()));
                 let id = nginx.log_since(mark);
                 let id = id.split("edits: context ").nth(1).and_then(|rest| rest.split(',').next());
                 let resume = Request::get("/resume").header("x-resume", &format!("{} 1", id.expect("an id")));

@@ -89,9 +89,14 @@ impl<H: Host> Chain<H> {
             let _ = self.stream.write_buffer(direction.buffer(), 0..len, b"");
             return;
         }
+        let (headers, body, _) = direction.callbacks();
+        if callback != headers {
+            return;
+        }
         let plans = self.shard.pool.plans();
         let group = self.group(at).and_then(|group| plans.groups().get(group));
-        let lets_body_come = raw == 1 && group.is_some_and(|group| group.filter.stops_headers_alone());
+        let is_higress = group.is_some_and(|group| group.filter.stops_headers_alone());
+        let lets_body_come = raw == 1 && is_higress && self.exports(at, body);
         if let Some(step) = self.steps.get_mut(at) {
             step.lets_body_come[direction as usize] = lets_body_come;
         }

@@ -148,7 +148,7 @@ impl<H: Host> Chain<H> {
     }
 
     /// Whether filter `at` exports `callback`.
-    fn exports(&self, at: usize, callback: Callback) -> bool {
+    pub(super) fn exports(&self, at: usize, callback: Callback) -> bool {
         let plans = self.shard.pool.plans();
         let step = plans.chain(self.id).and_then(|chain| chain.steps.get(at));
         step.and_then(|step| plans.groups().get(step.group))

@@ -102,7 +102,12 @@ fn what_a_filter_drops_does_not_come_again() {
 fn a_filter_may_ask_for_the_body_before_the_headers_go_on() {
     let higress = "(func (export \"proxy_abi_version_0_2_100\"))";
     for (mark, action, first) in [(higress, 1, true), (higress, 4, false), ("", 1, false)] {
-        let bench = bench([Guest::new().plus(mark).on(Callback::RequestHeaders, [returns(action)])]);
+        let guest = Guest::new().plus(mark).on(Callback::RequestHeaders, [returns(action)]);
+        let blind = bench([guest.clone()]);
+        let mut chain = blind.begin(&blind.request());
+        assert_eq!(chain.headers(Direction::Request, false), Verdict::Pause);
+        assert!(!chain.wants_body_first(Direction::Request), "it would not see the body");
+        let bench = bench([guest.on(Callback::RequestBody, [])]);
         let mut chain = bench.begin(&bench.request());
         assert_eq!(chain.headers(Direction::Request, false), Verdict::Pause);
         assert_eq!(chain.wants_body_first(Direction::Request), first, "{mark} {action}");

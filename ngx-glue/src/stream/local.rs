@@ -122,14 +122,9 @@ impl<'a> Local<'a> {
         let out = HeadersOut::of(request);
         let known = self.grpc_status.filter(|status| !is_grpc || *status <= grpc_status::LAST);
         let is_given = is_grpc && out.list().named(b"grpc-status").next().is_some();
-        let status = match known {
-            _ if is_given => None,
-            None if is_grpc => Some(grpc_status::of_http(self.status)),
-            known => known,
-        };
+        let status = known.or(is_grpc.then_some(grpc_status::of_http(self.status)));
         let Some(status) = status else { return true };
-        let mut digits = [0; 10];
-        if !out.replace(b"grpc-status", decimal(status, &mut digits)) {
+        if !is_given && !out.replace(b"grpc-status", decimal(status, &mut [0; 10])) {
             return false;
         }
         if self.message.is_empty() {
