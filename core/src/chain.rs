@@ -2,8 +2,8 @@
 //!
 //! Requests go through the filters in the order of the configuration, responses in the reverse order. A filter that
 //! sends a local response ends the request's way; that response then goes through the response callbacks of all filters
-//! that have not seen one, its own too. A filter that fails is not called again, and the [`Policy`] decides whether the request fails or goes on
-//! without it.
+//! that have not seen one, its own too. A filter that fails is not called again, and the [`Policy`] decides whether the
+//! request fails or goes on without it.
 
 use std::{rc::Rc, time::Duration};
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::nginx::Nginx;
+
 /// One line of the guest `trace`: `NAME trace: CALLBACK ctx=ID KEY=VALUE …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -86,6 +88,26 @@ pub fn stream_calls(log: &str) -> Vec<Call> {
         }
     }
     out
+}
+
+/// Gets `path`, waits until nothing of that request is left, and gives its calls.
+///
+/// # Panics
+/// When the answer has not that status and body.
+#[track_caller]
+#[must_use]
+pub fn calls_of(nginx: &Nginx, path: &str, status: u16, body: &str) -> Vec<Call> {
+    let mark = nginx.mark();
+    let response = nginx.get(path).expect_status(status);
+    assert_eq!(response.text(), body, "{path}");
+    nginx.wait_for_log_since(mark, "trace: on_delete");
+    stream_calls(&nginx.log_since(mark))
+}
+
+/// How often `callback` is among `calls`.
+#[must_use]
+pub fn count(calls: &[Call], callback: &str) -> usize {
+    calls.iter().filter(|call| call.callback == callback).count()
 }
 
 /// Callbacks in order, each with its `eos` where it has one: `on_request_headers:true`.

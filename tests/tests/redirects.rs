@@ -2,21 +2,8 @@
 
 use weir_tests::{
     Conf, Nginx, Origin, Reply, Request,
-    trace::{self, Call},
+    trace::{self, Call, calls_of, count},
 };
-
-/// Sends one request, waits until nothing of it is left, and gives its calls.
-fn calls(nginx: &Nginx, path: &str, status: u16, body: &str) -> Vec<Call> {
-    let mark = nginx.mark();
-    let response = nginx.get(path).expect_status(status);
-    assert_eq!(response.text(), body, "{path}");
-    nginx.wait_for_log_since(mark, "trace: on_delete");
-    trace::stream_calls(&nginx.log_since(mark))
-}
-
-fn count(calls: &[Call], callback: &str) -> usize {
-    calls.iter().filter(|call| call.callback == callback).count()
-}
 
 /// Every callback came once, and all from the filter `name`.
 #[track_caller]
@@ -82,10 +69,10 @@ fn internal_redirects_keep_the_context() {
         ("/fails", 200, "named"),
         ("/proxied-error", 200, "origin"),
     ] {
-        assert_once(&calls(&nginx, path, status, body), "A");
+        assert_once(&calls_of(&nginx, path, status, body), "A");
     }
     // A named location keeps the status of the error.
-    assert_once(&calls(&nginx, "/error-named/x", 404, "named"), "A");
+    assert_once(&calls_of(&nginx, "/error-named/x", 404, "named"), "A");
 }
 
 #[test]
@@ -97,10 +84,10 @@ fn the_chain_is_that_of_the_first_location_with_filters() {
                  location /none { rewrite ^ /two last; }
                  location /to-none { proxy_wasm trace one; rewrite ^ /file last; }",
     ));
-    assert_once(&calls(&nginx, "/one", 200, "two"), "one");
-    assert_once(&calls(&nginx, "/two", 200, "two"), "two");
-    assert_once(&calls(&nginx, "/none", 200, "two"), "two");
-    assert_once(&calls(&nginx, "/to-none", 200, "file"), "one");
+    assert_once(&calls_of(&nginx, "/one", 200, "two"), "one");
+    assert_once(&calls_of(&nginx, "/two", 200, "two"), "two");
+    assert_once(&calls_of(&nginx, "/none", 200, "two"), "two");
+    assert_once(&calls_of(&nginx, "/to-none", 200, "file"), "one");
 }
 
 #[test]

@@ -6,21 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use weir_tests::{
     Conf, Nginx, Origin, Protocol, Reply, Request, digest,
-    trace::{self, Call},
+    trace::{self, Call, calls_of, count},
 };
-
-/// Sends one request, waits until nothing of it is left, and gives its calls.
-fn calls(nginx: &Nginx, path: &str, status: u16, body: &str) -> Vec<Call> {
-    let mark = nginx.mark();
-    let response = nginx.get(path).expect_status(status);
-    assert_eq!(response.text(), body, "{path}");
-    nginx.wait_for_log_since(mark, "trace: on_delete");
-    trace::stream_calls(&nginx.log_since(mark))
-}
-
-fn count(calls: &[Call], callback: &str) -> usize {
-    calls.iter().filter(|call| call.callback == callback).count()
-}
 
 /// Everything nginx has that makes subrequests of a client's request.
 fn subrequests(directive: &str) -> Conf {
@@ -53,7 +40,7 @@ fn subrequests_are_left_alone() {
         ("/addition", "partpagepart"),
         ("/page.shtml", "part|part"),
     ] {
-        let calls = calls(&nginx, path, 200, body);
+        let calls = calls_of(&nginx, path, 200, body);
         for callback in ["on_context_create", "on_request_headers", "on_response_headers", "on_delete"] {
             assert_eq!(count(&calls, callback), 1, "{path}: {callback} in {calls:#?}");
         }

@@ -22,8 +22,8 @@ const LIMITS: &[&str] = &[
      then; once its headers have left with a Content-Length it takes no trailers any more.",
     "A local response goes through the response callbacks of all filters that have not seen the response it replaces, \
      those of the filter that has sent it too, and of filters that have not seen the request. In a response \
-     callback a filter may replace it, its own included. A call of gRPC gets status 200 and headers alone, with `grpc-status` (the one given, \
-     or what stands for the HTTP status) and the body as `grpc-message`.",
+     callback a filter may replace it, its own included. A call of gRPC gets status 200 and headers alone, with \
+     `grpc-status` (the one given, or what stands for the HTTP status) and the body as `grpc-message`.",
     "`upstream.local_address` and what is known of the upstream's TLS can be read until the response has come, for \
      example in `on_response_headers`; later it is NOT_FOUND.",
     "`response.flags` has those of Envoy's flags that nginx can tell: upstream timeout, failure and termination, rate \

@@ -2,10 +2,10 @@
 
 use std::{mem, ptr::NonNull};
 
-use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_http_request_body_t};
+use nginx_sys::{ngx_buf_t, ngx_http_request_body_t};
 
 use super::{
-    chain::{Body, Buffer, in_memory},
+    chain::{Body, Links, in_memory},
     request::Request,
 };
 
@@ -63,22 +63,21 @@ impl<'a> Request<'a> {
     /// common with others: copies of its buffers, the last one marked. `None` where there is no body, or no memory.
     pub(crate) fn separate_body(self) -> Option<Body<'a>> {
         let shared = self.shared_body()?;
-        let count = shared.buffers().count();
-        let mut next = std::ptr::null_mut();
-        let buffers: Vec<Buffer<'a>> = shared.buffers().collect();
-        for (at, buffer) in buffers.into_iter().enumerate().rev() {
+        let last = shared.buffers().count().checked_sub(1);
+        let mut links = Links::new(self);
+        for (at, buffer) in shared.buffers().enumerate() {
             let mut copy = buffer.copy();
             if in_memory(&copy) {
                 // Memory that others read, too.
                 copy.set_temporary(0);
                 copy.set_memory(1);
             }
-            copy.set_last_buf(u32::from(at + 1 == count));
+            copy.set_last_buf(u32::from(Some(at) == last));
             copy.set_last_in_chain(0);
-            let buf = self.place(copy)?.as_ptr();
-            next = self.place(ngx_chain_t { buf, next })?.as_ptr();
+            if !links.push(self.place(copy)?) {
+                return None;
+            }
         }
-        let first = NonNull::new(next)?;
         // SAFETY: pointers, integers and flags, for all of which zeros are valid.
         let own: ngx_http_request_body_t = unsafe { mem::zeroed() };
         let own = self.place(own)?;
@@ -87,7 +86,6 @@ impl<'a> Request<'a> {
             // Where all bodies are to be in files (`client_body_in_file_only`), this one has been, or will not be.
             r.set_request_body_in_file_only(0);
         });
-        // SAFETY: links and buffers have just been made in the request's pool, their bytes are the main request's.
-        Some(unsafe { Body::new(first) })
+        links.body()
     }
 }

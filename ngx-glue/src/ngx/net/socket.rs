@@ -393,6 +393,7 @@ unsafe extern "C" fn happened(event: *mut ngx_event_t) {
     let inner = unsafe { inner.as_ref() };
     Cycle::with_current(|cycle| guard("an event of a call", cycle.log(), (), || inner.wake()));
 }
+
 /// nginx's clock, in milliseconds since some time: that of the last turn of the event loop.
 pub(crate) fn now() -> usize {
     // SAFETY: nginx writes its clock in its one thread, which is the one that runs.
