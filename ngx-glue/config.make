@@ -16,9 +16,9 @@ $NGX_OBJS/weir/libngx_http_weir_module.a:	weir_always
 	cd $weir_root && \\
 	NGINX_SOURCE_DIR=$weir_source NGINX_BUILD_DIR=$weir_objs \\
 	CARGO_TARGET_DIR=\$\${CARGO_TARGET_DIR:-$weir_root/target} \\
-	\$\${CARGO:-cargo} rustc --release --locked --package weir-ngx --lib --crate-type staticlib --no-default-features
-	cmp -s \$\${CARGO_TARGET_DIR:-$weir_root/target}/release/libngx_http_weir_module.a \$@ || \\
-	cp \$\${CARGO_TARGET_DIR:-$weir_root/target}/release/libngx_http_weir_module.a \$@
+	\$\${CARGO:-cargo} rustc --profile dist --locked --package weir-ngx --lib --crate-type staticlib --no-default-features
+	cmp -s \$\${CARGO_TARGET_DIR:-$weir_root/target}/dist/libngx_http_weir_module.a \$@ || \\
+	cp \$\${CARGO_TARGET_DIR:-$weir_root/target}/dist/libngx_http_weir_module.a \$@
 
 END
 

@@ -403,10 +403,10 @@ impl<H: Host> Instance<H> {
     /// not export it.
     #[inline]
     fn func(&mut self, callback: Callback) -> Option<Func> {
-        match self.funcs.get(callback as usize)? {
-            Slot::Found(func) => Some(*func),
-            Slot::Absent => None,
-            Slot::Unresolved => self.resolve(callback),
+        match self.funcs.get(callback as usize) {
+            Some(Slot::Found(func)) => Some(*func),
+            Some(Slot::Unresolved) => self.resolve(callback),
+            Some(Slot::Absent) | None => None,
         }
     }
 

@@ -49,19 +49,67 @@ pub fn most_of(bucket: usize) -> u64 {
 
 /// Records `value` in the histogram whose cells begin at `head`.
 pub(crate) fn record<W: Shared>(words: &W, head: Word, value: u64) {
-    head.after(HISTOGRAM_SUM).add(words, value);
-    // Seldom true once some values are there, and then a read is all it takes.
-    if words.load(head.at + HISTOGRAM_LEAST) < !value {
-        words.raise(head.at + HISTOGRAM_LEAST, !value);
+    let mut batch = Batch::new(head);
+    batch.add(words, value);
+    batch.write(words);
+}
+
+/// Values for one histogram. Each is counted in its bucket at once; sum, least and greatest value are written for all of
+/// them together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch {
+    head: Word,
+    sum: u64,
+    least: u64,
+    most: u64,
+    /// The last value's group of buckets, and the word where it begins.
+    group: (usize, Word),
+}
+
+impl Batch {
+    /// An empty one for the histogram whose cells begin at `head`.
+    pub(crate) fn new(head: Word) -> Self {
+        Self { head, sum: 0, least: u64::MAX, most: 0, group: (usize::MAX, head) }
     }
-    if words.load(head.at + HISTOGRAM_MOST) < value {
-        words.raise(head.at + HISTOGRAM_MOST, value);
+
+    /// Adds `value`.
+    #[inline]
+    pub(crate) fn add<W: Shared>(&mut self, words: &W, value: u64) {
+        self.sum = self.sum.wrapping_add(value);
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        let bucket = bucket(value);
+        if self.group.0 != bucket / GROUP && !self.find(words, bucket / GROUP) {
+            return;
+        }
+        self.group.1.after(bucket % GROUP).add(words, 1);
     }
-    let bucket = bucket(value);
-    let reference = head.at + HISTOGRAM_GROUPS + bucket / GROUP;
-    match memory::refer(words, reference, GROUP_LINES) {
-        Some(group) => Word { at: group * LINE + bucket % GROUP, ..head }.add(words, 1),
-        None => head.after(HISTOGRAM_LOST).add(words, 1),
+
+    /// Looks for group number `group` of buckets. Without memory for it a value is counted as one that has no bucket.
+    #[inline(never)]
+    fn find<W: Shared>(&mut self, words: &W, group: usize) -> bool {
+        match memory::refer(words, self.head.at + HISTOGRAM_GROUPS + group, GROUP_LINES) {
+            Some(line) => {
+                self.group = (group, Word { at: line * LINE, ..self.head });
+                true
+            }
+            None => {
+                self.head.after(HISTOGRAM_LOST).add(words, 1);
+                false
+            }
+        }
+    }
+
+    /// Writes what is left to be written. Of an empty one that is nothing.
+    pub(crate) fn write<W: Shared>(&self, words: &W) {
+        self.head.after(HISTOGRAM_SUM).add(words, self.sum);
+        // Seldom true once some values are there, and then a read is all it takes.
+        if words.load(self.head.at + HISTOGRAM_LEAST) < !self.least {
+            words.raise(self.head.at + HISTOGRAM_LEAST, !self.least);
+        }
+        if words.load(self.head.at + HISTOGRAM_MOST) < self.most {
+            words.raise(self.head.at + HISTOGRAM_MOST, self.most);
+        }
     }
 }
 

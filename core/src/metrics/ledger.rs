@@ -76,11 +76,13 @@ impl Ledger {
     /// Writes everything down.
     #[inline(never)]
     pub(crate) fn settle(&self) {
-        for word in self.words.iter().take(self.len.replace(0)) {
-            let word = word.get();
-            let Ok(histogram) = u32::try_from(word >> TICKS) else { continue };
-            self.metrics.observe(Id(histogram), self.clock.nanoseconds(word & ((1 << TICKS) - 1)));
-        }
+        let clock = self.clock;
+        let words = self.words.iter().take(self.len.replace(0)).map(Cell::get);
+        self.metrics.observe_each(words.map(|word| {
+            #[allow(clippy::cast_possible_truncation, reason = "16 bits are left")]
+            let histogram = Id((word >> TICKS) as u32);
+            (histogram, clock.nanoseconds(word & ((1 << TICKS) - 1)))
+        }));
     }
 }
 

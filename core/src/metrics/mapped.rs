@@ -149,12 +149,14 @@ impl Mapped {
         self.store(AT_MAGIC, MAGIC);
     }
 
-    fn words(&self) -> &[AtomicU64] {
+    /// Its words.
+    #[inline]
+    pub(crate) fn view(&self) -> View<'_> {
         let start = self.map.as_ptr().cast::<AtomicU64>();
         // SAFETY: the mapping begins at a page, so it is aligned; it has at least `len / 8` words, all bytes of which
         // are valid in an `AtomicU64`; it lives as long as `self`, and this process changes it through these atomics
         // only, as does every other one.
-        unsafe { slice::from_raw_parts(start, self.map.len() / WORD) }
+        View(unsafe { slice::from_raw_parts(start, self.map.len() / WORD) })
     }
 }
 
@@ -188,41 +190,86 @@ fn used(path: &Path) -> Result<Option<File>, OpenError> {
     }
 }
 
-impl Words for Mapped {
+/// The words of a mapped file. Where many are read and written in turn this is faster than the file itself, which is
+/// asked for its place and size each time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a>(&'a [AtomicU64]);
+
+impl Words for View<'_> {
     #[inline]
     fn size(&self) -> usize {
-        self.map.len() / WORD
+        self.0.len()
     }
 
     #[inline]
     fn load(&self, at: usize) -> u64 {
-        self.words().get(at).map_or(0, |word| word.load(Ordering::Acquire))
+        self.0.get(at).map_or(0, |word| word.load(Ordering::Acquire))
     }
 }
 
-impl Shared for Mapped {
+impl Shared for View<'_> {
     #[inline]
     fn store(&self, at: usize, value: u64) {
-        if let Some(word) = self.words().get(at) {
+        if let Some(word) = self.0.get(at) {
             word.store(value, Ordering::Release);
         }
     }
 
     #[inline]
     fn add(&self, at: usize, value: u64) {
-        if let Some(word) = self.words().get(at) {
+        if let Some(word) = self.0.get(at) {
             word.fetch_add(value, Ordering::Relaxed);
         }
     }
 
+    #[inline]
+    fn add_alone(&self, at: usize, value: u64) {
+        if let Some(word) = self.0.get(at) {
+            word.store(word.load(Ordering::Relaxed).wrapping_add(value), Ordering::Release);
+        }
+    }
+
+    #[inline(never)]
     fn raise(&self, at: usize, value: u64) {
-        if let Some(word) = self.words().get(at) {
+        if let Some(word) = self.0.get(at) {
             word.fetch_max(value, Ordering::AcqRel);
         }
     }
 
     fn replace(&self, at: usize, old: u64, new: u64) -> Result<(), u64> {
-        let Some(word) = self.words().get(at) else { return Err(0) };
+        let Some(word) = self.0.get(at) else { return Err(0) };
         word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
+    }
+}
+
+impl Words for Mapped {
+    #[inline]
+    fn size(&self) -> usize {
+        self.view().size()
+    }
+
+    #[inline]
+    fn load(&self, at: usize) -> u64 {
+        self.view().load(at)
+    }
+}
+
+impl Shared for Mapped {
+    #[inline]
+    fn store(&self, at: usize, value: u64) {
+        self.view().store(at, value);
+    }
+
+    #[inline]
+    fn add(&self, at: usize, value: u64) {
+        self.view().add(at, value);
+    }
+
+    fn raise(&self, at: usize, value: u64) {
+        self.view().raise(at, value);
+    }
+
+    fn replace(&self, at: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.view().replace(at, old, new)
     }
 }

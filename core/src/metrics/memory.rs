@@ -32,16 +32,23 @@ pub(crate) fn free_lines<W: Words>(words: &W) -> usize {
 }
 
 /// The lines that the word at `at` refers to, of which there are `lines`; new ones, if it refers to none yet.
+#[inline]
 pub(crate) fn refer<W: Shared>(words: &W, at: usize, lines: usize) -> Option<usize> {
-    let mut found = words.load(at);
-    if found == 0 && at < words.size() {
-        let made = allocate(words, lines)? as u64;
-        found = match words.replace(at, 0, made) {
-            Ok(()) => made,
-            // Another process was faster: its lines are as good, and ours stay unused.
-            Err(other) => other,
-        };
+    match words.load(at) {
+        0 => make(words, at, lines),
+        found => inside(words, found, lines),
     }
+}
+
+/// Has the word at `at`, which refers to none, refer to new lines.
+#[cold]
+fn make<W: Shared>(words: &W, at: usize, lines: usize) -> Option<usize> {
+    if at >= words.size() {
+        return None;
+    }
+    let made = allocate(words, lines)? as u64;
+    // Where another process was faster its lines are as good, and ours stay unused.
+    let found = words.replace(at, 0, made).map_or_else(|other| other, |()| made);
     inside(words, found, lines)
 }
 
