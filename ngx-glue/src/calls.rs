@@ -72,7 +72,7 @@ use self::{
     idle::{Idle, Keeping},
     letter::Letter,
     outbox::{Hangup, Outbox},
-    report::Reports,
+    report::{Names, Reports},
     room::{Room, TaskId},
     target::Target,
 };
@@ -200,7 +200,7 @@ impl Client {
         let way = self.way(maker, call.upstream, is_tls)?;
         let name = self.name(&way, call.authority, is_tls)?;
         let order = Order { way, name, letter, most: call.most, rules: Rc::clone(maker.rules) };
-        let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
+        let (names, time) = (Names::new(maker.filter, call.upstream), call.timeout);
         let client = Rc::clone(self);
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
         let task = self.room.spawn(async move {
@@ -208,7 +208,7 @@ impl Client {
             let event = match exchange::run(&client, order, time).await {
                 Ok(response) => CallEvent::Response(response),
                 Err(fault) => {
-                    client.reports.say(&filter, &upstream, &fault);
+                    client.reports.say(&names, &fault);
                     CallEvent::Failed(fault.failure)
                 }
             };
@@ -248,7 +248,7 @@ impl Client {
         let way = self.way(maker, upstream, is_tls)?;
         let name = self.name(&way, authority.as_bytes(), is_tls)?;
         let order = grpc::Order { way, name, request, most: call.most, rules: Rc::clone(maker.rules) };
-        let (filter, upstream, time) = (Box::from(maker.filter), Box::from(call.upstream), call.timeout);
+        let (names, time) = (Names::new(maker.filter, call.upstream), call.timeout);
         let client = Rc::clone(self);
         let hangup = Hangup(outbox.clone());
         let broken = Fault::new(CallFailure::Cancelled, "the call was given up");
@@ -259,7 +259,7 @@ impl Client {
                 Ok(closed) => closed,
                 Err(Stop::Unwanted) => return,
                 Err(Stop::Fault(fault)) => {
-                    client.reports.say(&filter, &upstream, &fault);
+                    client.reports.say(&names, &fault);
                     grpc::closed_by(&fault)
                 }
             };
@@ -309,7 +309,7 @@ impl Client {
         };
         let (resolver, time) = self.resolver_for(maker, &host)?;
         let lookup = Lookup::new(resolver, host.as_bytes(), time);
-        let (client, filter) = (Rc::clone(self), Box::<str>::from(maker.filter));
+        let (client, names) = (Rc::clone(self), Names::new(maker.filter, host.as_bytes()));
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
         let task = self.room.spawn(async move {
             let _ending = ending;
@@ -319,7 +319,7 @@ impl Client {
                 Ok(addresses) if !addresses.is_empty() => CallEvent::Resolved(addresses),
                 Ok(_) | Err(_) => {
                     let fault = Fault::new(CallFailure::Resolve, "the host has no address");
-                    client.reports.say(&filter, host.as_bytes(), &fault);
+                    client.reports.say(&names, &fault);
                     CallEvent::Failed(fault.failure)
                 }
             };

@@ -137,7 +137,7 @@ async fn attempt(
             }
         }
     };
-    unanswered.fault.detail = format!("{address}: {}", unanswered.fault.detail);
+    unanswered.fault.detail = format!("{address}: {}", unanswered.fault.detail).into();
     let Unanswered { fault, is_unsent } = unanswered;
     // The peer may have begun with a request that it has not answered; what was not sent, it has not.
     let was_kept = was_kept && fault.is_harmless;

@@ -1,6 +1,6 @@
 //! What goes wrong with a call, in a word for the guest and in a sentence for the log.
 
-use std::{error::Error, fmt, io};
+use std::{borrow::Cow, error::Error, fmt, io};
 
 use weir_core::host::calls::CallFailure;
 
@@ -10,7 +10,7 @@ pub(crate) struct Fault {
     /// The word.
     pub(crate) failure: CallFailure,
     /// What is known besides.
-    pub(crate) detail: String,
+    pub(crate) detail: Cow<'static, str>,
     /// Whether another peer may be tried: nothing can have come of the request.
     pub(crate) is_harmless: bool,
     /// Why a stream of HTTP/2 was reset, where it was.
@@ -25,12 +25,12 @@ impl fmt::Display for Fault {
 
 impl Fault {
     /// A failure, after which nothing is tried again.
-    pub(crate) fn new(failure: CallFailure, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(failure: CallFailure, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { failure, detail: detail.into(), is_harmless: false, reset: None }
     }
 
     /// A failure before anything of the request has been sent.
-    pub(crate) fn harmless(failure: CallFailure, detail: impl Into<String>) -> Self {
+    pub(crate) fn harmless(failure: CallFailure, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { is_harmless: true, ..Self::new(failure, detail) }
     }
 

@@ -140,7 +140,7 @@ pub(crate) async fn run(
             }
             Err(mut error) => {
                 last = Fault::of_hyper(error.error());
-                last.detail = format!("{address}: {}", last.detail);
+                last.detail = format!("{address}: {}", last.detail).into();
                 // A connection that was ending when the request came has not taken it, and is no fault of the peer's.
                 match error.take_message().filter(|_| peers.has_more() || last.failure == CallFailure::Reset)
                 {
@@ -282,5 +282,5 @@ pub(crate) fn closed_by(fault: &Fault) -> Closed {
             None,
         ) => status::UNAVAILABLE,
     };
-    Closed { status, message: fault.detail.clone().into_bytes(), failure: Some(fault.failure) }
+    Closed { status, message: fault.detail.as_bytes().to_vec(), failure: Some(fault.failure) }
 }

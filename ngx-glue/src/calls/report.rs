@@ -34,9 +34,26 @@ struct Burst {
     unsaid: u64,
 }
 
+/// Who calls whom, kept in one piece until it may have to be said.
+#[derive(Debug)]
+pub(crate) struct Names {
+    text: Box<[u8]>,
+    /// Where the filter's name ends and the upstream's begins.
+    end: usize,
+}
+
+impl Names {
+    /// `filter` calls `upstream`.
+    pub(crate) fn new(filter: &str, upstream: &[u8]) -> Self {
+        Self { text: [filter.as_bytes(), upstream].concat().into(), end: filter.len() }
+    }
+}
+
 impl Reports {
-    /// Says that a call of `filter` to `upstream` has failed, unless that was said just now.
-    pub(crate) fn say(&self, filter: &str, upstream: &[u8], fault: &Fault) {
+    /// Says that a call has failed, unless that was said just now.
+    pub(crate) fn say(&self, names: &Names, fault: &Fault) {
+        let (filter, upstream) = names.text.split_at(names.end);
+        let filter = &*String::from_utf8_lossy(filter);
         let Some(unsaid) = self.count(filter, upstream, fault.failure, Instant::now()) else { return };
         let more = match unsaid {
             0 => String::new(),

@@ -1,6 +1,6 @@
 //! How the other side of a call is reached, as far as its name says, and by looking up the rest.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, rc::Rc, time::Duration};
 
 use weir_core::host::calls::{CallError, CallFailure};
 
@@ -50,7 +50,12 @@ impl Client {
             CallError::Refused(format!("this filter may not call \"{}\": {advice}", shown()).into())
         };
         if let Some(servers) = self.upstreams.get(upstream) {
-            if !maker.rules.allows_name(&upstream.to_ascii_lowercase()) {
+            let name = if upstream.iter().any(u8::is_ascii_uppercase) {
+                Cow::Owned(upstream.to_ascii_lowercase())
+            } else {
+                Cow::Borrowed(upstream)
+            };
+            if !maker.rules.allows_name(&name) {
                 return Err(refused());
             }
             let shadow = Shadow::new(&self.shadows, *servers, maker.request);

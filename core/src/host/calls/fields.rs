@@ -1,5 +1,7 @@
 //! Headers that came back from a call: owned, in two allocations.
 
+use std::borrow::Cow;
+
 /// Names and values in the order they came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
@@ -64,10 +66,11 @@ impl Fields {
 
     /// The values of `name`, compared without regard to case; `None` where there is none. Several are joined with `, `.
     #[must_use]
-    pub fn value(&self, name: &[u8]) -> Option<Vec<u8>> {
+    pub fn value(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
         let mut values = self.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
-        let mut joined = values.next()?.1.to_vec();
+        let mut joined = Cow::Borrowed(values.next()?.1);
         for (_, value) in values {
+            let joined = joined.to_mut();
             joined.extend_from_slice(b", ");
             joined.extend_from_slice(value);
         }
