@@ -68,6 +68,21 @@ fn request((bench, request): (Bench, Request)) -> (Bench, Request) {
     (bench, request)
 }
 
+/// A worker that has served some requests, and a hundred that come next: on the way the times of callbacks, which wait for
+/// it, are written down.
+fn hundred(guest: &'static str) -> (Bench, Vec<Request>) {
+    let (bench, first) = own(guest);
+    let requests = std::iter::once(first).chain((1..100).map(|_| bench.request())).collect();
+    (bench, requests)
+}
+
+#[library_benchmark]
+#[bench::noop_own(args = ("noop"), setup = hundred)]
+fn hundred_requests((bench, requests): (Bench, Vec<Request>)) -> (Bench, Vec<Request>) {
+    requests.iter().for_each(|request| bench.serve(request));
+    (bench, requests)
+}
+
 /// A guest whose body callback makes a hundred calls that do next to nothing.
 const CALLS: &str = r#"(module
     (import "env" "proxy_get_current_time_nanoseconds" (func $call (param i32) (result i32)))
@@ -141,7 +156,10 @@ fn read_pairs(bytes: Vec<u8>) -> (Vec<u8>, usize) {
     (bytes, sum)
 }
 
-library_benchmark_group!(name = paths, benchmarks = [request, body, write_pairs, read_pairs]);
+library_benchmark_group!(
+    name = paths,
+    benchmarks = [request, hundred_requests, body, write_pairs, read_pairs]
+);
 
 main!(
     config = LibraryBenchmarkConfig::default()

@@ -51,7 +51,9 @@ const CALLS: &[&str] = &[
     "What comes back is told to the context that has made the call: it is the effective one, and the callback's first \
      parameter is its root context. Maps 4 to 7 and buffers 4 and 5 exist in that callback only, and can only be read.",
     "A call that fails after it was begun calls `on_http_call_response` with 0 headers, 0 bytes and 0 trailers. Property \
-     `call.error` has a word for why, in that callback only.",
+     `call.error` has a word for why, in that callback only. So has header `:dispatch_status`, which only who asks for it is \
+     given, with the words of ngx_wasm_module: `timeout`, `broken connection`, `resolver failure`, `tls handshake failure`, \
+     `reader failure`, `cancelled`, `refused`.",
     "As in Envoy, `proxy_grpc_call` is answered by `on_grpc_receive` if it was good, and else by `on_grpc_close`; there is no \
      metadata. A stream is told of everything, and last of `on_grpc_close`. The callback for trailing metadata may be \
      exported as `proxy_on_grpc_trailing_metadata` too. The upstream may be a serialized \

@@ -88,7 +88,7 @@ impl<S: Maps> View<S> {
     fn value(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
         match self {
             Self::Stream(stream, map) => stream.value(*map, name),
-            Self::Call(answer, map) => answer.map(*map)?.value(name),
+            Self::Call(answer, map) => answer.value(*map, name),
         }
     }
 }

@@ -284,6 +284,18 @@ impl CallFailure {
             Self::Unavailable => "unavailable",
         }
     }
+
+    /// What guests of ngx_wasm_module know it by (its `ngx_wasm_socket_tcp.c`); the word where that has none.
+    #[must_use]
+    pub const fn dispatch_status(self) -> &'static str {
+        match self {
+            Self::Connect | Self::Reset | Self::Unavailable => "broken connection",
+            Self::Resolve => "resolver failure",
+            Self::Tls => "tls handshake failure",
+            Self::TooLarge | Self::Protocol => "reader failure",
+            Self::Timeout | Self::Cancelled | Self::Refused => self.word(),
+        }
+    }
 }
 
 /// What has become of a call.

@@ -1,5 +1,7 @@
 //! What a callback is told of a call: maps, buffers and a status that exist only while it runs.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{
@@ -48,6 +50,17 @@ impl Answer {
             | (Self::TrailingMetadata(fields), MapType::GrpcReceiveTrailingMetadata) => Some(fields),
             _ => None,
         }
+    }
+
+    /// The values of `name` in `map`. A failed call of HTTP has no headers, but one for whoever asks for it: why it failed,
+    /// as ngx_wasm_module tells it (its docs/PROXY_WASM.md, "Supported Proxy-Wasm Entrypoints").
+    pub(crate) fn value(&self, map: MapType, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        if let (Self::Http { failure: Some(failure), .. }, MapType::HttpCallResponseHeaders) = (self, map)
+            && name == b":dispatch_status"
+        {
+            return Some(Cow::Borrowed(failure.dispatch_status().as_bytes()));
+        }
+        self.map(map)?.value(name)
     }
 
     /// The pieces of `buffer`, if it is one that this has.

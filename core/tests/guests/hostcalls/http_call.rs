@@ -303,6 +303,25 @@ fn a_failed_call_has_a_word_for_why() {
 }
 
 #[test]
+fn why_a_call_has_failed_is_a_header_for_whoever_asks_for_it() {
+    let asked = |map| [call("proxy_get_header_map_value", [map, 300, 16, OUT, SIZE]), value(OUT)];
+    let bench = caller()
+        .data(300, ":dispatch_status")
+        .on(Callback::RequestHeaders, [dial(), dial(), dial()])
+        .on(Callback::HttpCallResponse, [asked(6).to_vec(), asked(7).to_vec()].concat())
+        .bench();
+    let _chain = bench.headers(&bench.request());
+    let [first, second, third] = begun(&bench.worker)[..] else { panic!("three calls") };
+    drop(bench.log());
+    bench.shard.called(second, FAILED);
+    assert_eq!(bench.log(), ["0", "timeout", "1", "timeout"], "and no trailer of that name");
+    bench.shard.called(first, CallEvent::Failed(CallFailure::Unavailable));
+    assert_eq!(bench.log()[..2], ["0", "broken connection"]);
+    bench.shard.called(third, response(b""));
+    assert_eq!(bench.log()[..1], ["1"], "not of one that was answered");
+}
+
+#[test]
 fn a_draft_s_name_for_it_is_known() {
     check(caller(), |_| (), &[case("proxy_dispatch_http_call", args(), Status::Ok)]);
 }
