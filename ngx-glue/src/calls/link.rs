@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use weir_core::host::calls::CallFailure;
@@ -16,7 +16,7 @@ use crate::ngx::net::{
     address::Address,
     connect::connect,
     sleep::Sleep,
-    socket::Socket,
+    socket::{self, Socket},
     tls::{Inside, Offer, sessions::Saved},
 };
 
@@ -25,7 +25,8 @@ use crate::ngx::net::{
 pub(crate) struct Deadline {
     /// `None` for a call that lasts until one side ends it.
     sleep: Option<Sleep>,
-    end: Instant,
+    /// By nginx's clock, as its timers go, which costs no look at the system's.
+    end: usize,
 }
 
 /// How long is left where there is no end: for connecting, as long as nginx takes (`proxy_connect_timeout`).
@@ -34,13 +35,14 @@ const ENDLESS: Duration = Duration::from_secs(60);
 impl Deadline {
     /// It is over when `time` has passed; `None` for never.
     pub(crate) fn new(time: Option<Duration>) -> Self {
-        Self { sleep: time.map(Sleep::new), end: Instant::now() + time.unwrap_or(ENDLESS) }
+        let lasts = usize::try_from(time.unwrap_or(ENDLESS).as_millis()).unwrap_or(usize::MAX);
+        Self { sleep: time.map(Sleep::new), end: socket::now().saturating_add(lasts) }
     }
 
     /// What remains.
     pub(crate) fn rest(&self) -> Duration {
         match &self.sleep {
-            Some(_) => self.end.saturating_duration_since(Instant::now()),
+            Some(_) => Duration::from_millis(self.end.saturating_sub(socket::now()) as u64),
             None => ENDLESS,
         }
     }
