@@ -53,7 +53,7 @@ const CALLS: &[&str] = &[
     "A call that fails after it was begun calls `on_http_call_response` with 0 headers, 0 bytes and 0 trailers. Property \
      `call.error` has a word for why, in that callback only. So has header `:dispatch_status`, which only who asks for it is \
      given, with the words of ngx_wasm_module: `timeout`, `broken connection`, `resolver failure`, `tls handshake failure`, \
-     `reader failure`, `cancelled`, `refused`.",
+     `reader failure`; and `cancelled` and `refused`, which are Weir's.",
     "As in Envoy, `proxy_grpc_call` is answered by `on_grpc_receive` if it was good, and else by `on_grpc_close`; there is no \
      metadata. A stream is told of everything, and last of `on_grpc_close`. The callback for trailing metadata may be \
      exported as `proxy_on_grpc_trailing_metadata` too. The upstream may be a serialized \
