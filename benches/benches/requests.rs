@@ -6,7 +6,9 @@ use std::{cell::LazyCell, collections::VecDeque};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weir_benches::{Bench, Case, Guest, finish};
-use weir_core::{abi::types::MapType, chain::Chain, engine::Tracking, plan::Isolation, testing::Memory};
+use weir_core::{
+    abi::types::MapType, chain::Chain, engine::Tracking, metrics::Timing, plan::Isolation, testing::Memory,
+};
 
 /// A filter that does nothing; that adds a header each way, in four languages; that matches the path against regular
 /// expressions compiled when it was configured.
@@ -16,20 +18,22 @@ const GUESTS: &[&str] =
 /// By guest, by the way instances are put back, and by how many of them take turns.
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("request");
+    let sampled = Timing::Sampled;
     let ways = [
-        ("shared", Isolation::None, Tracking::Auto, true, 1),
-        ("shared", Isolation::None, Tracking::Auto, true, 64),
-        ("protect", Isolation::Stream, Tracking::Protect, true, 1),
-        ("protect", Isolation::Stream, Tracking::Protect, true, 64),
-        ("protect-uncounted", Isolation::Stream, Tracking::Protect, false, 1),
-        ("protect-uncounted", Isolation::Stream, Tracking::Protect, false, 64),
-        ("scan", Isolation::Stream, Tracking::Scan, true, 1),
-        ("renew", Isolation::Stream, Tracking::Renew, true, 1),
+        ("shared", Isolation::None, Tracking::Auto, sampled, 1),
+        ("shared", Isolation::None, Tracking::Auto, sampled, 64),
+        ("protect", Isolation::Stream, Tracking::Protect, sampled, 1),
+        ("protect", Isolation::Stream, Tracking::Protect, sampled, 64),
+        ("protect-all", Isolation::Stream, Tracking::Protect, Timing::All, 1),
+        ("protect-uncounted", Isolation::Stream, Tracking::Protect, Timing::Off, 1),
+        ("protect-uncounted", Isolation::Stream, Tracking::Protect, Timing::Off, 64),
+        ("scan", Isolation::Stream, Tracking::Scan, sampled, 1),
+        ("renew", Isolation::Stream, Tracking::Renew, sampled, 1),
     ];
     group.throughput(Throughput::Elements(1));
     for guest in GUESTS {
-        for (name, isolation, tracking, counted, in_turn) in ways {
-            let case = Case { isolation, tracking, counted, ..Case::new(Guest::Built(guest)) };
+        for (name, isolation, tracking, timing, in_turn) in ways {
+            let case = Case { isolation, tracking, timing, ..Case::new(Guest::Built(guest)) };
             // Made when it is run first: those that are not asked for cost nothing.
             let bench = LazyCell::new(|| Bench::new(&case));
             // The requests of a batch are made outside what is measured; so many chains stay open between them.

@@ -8,7 +8,7 @@ use weir_core::{
     chain::{Chain, Direction},
     engine::{Engine, Settings, Ticker, Tracking, cache::Cache},
     filter::{Filter, FilterSpec},
-    metrics::{Options, recorder::Recorder},
+    metrics::{Options, Timing, recorder::Recorder},
     plan::{ChainId, Declared, Isolation, Plans, Plugin},
     shard::Shard,
     shared::{Shared, Zones, ZonesSpec},
@@ -64,8 +64,8 @@ pub struct Case<'a> {
     pub instances: u32,
     /// Where compiled code is kept.
     pub cache: Cache,
-    /// Weir times and counts callbacks, as it does unless an administrator says otherwise.
-    pub counted: bool,
+    /// Whether Weir counts callbacks, and which it times: a sample, unless an administrator says otherwise.
+    pub timing: Timing,
 }
 
 impl<'a> Case<'a> {
@@ -79,7 +79,7 @@ impl<'a> Case<'a> {
             tracking: Tracking::Auto,
             instances: 200,
             cache: Cache::disabled(),
-            counted: true,
+            timing: Timing::Sampled,
         }
     }
 
@@ -108,7 +108,7 @@ impl Bench {
     pub fn new(case: &Case<'_>) -> Self {
         let worker = Worker::default();
         worker.set_log_level(LogLevel::Critical);
-        worker.keep_metrics(Options { callbacks: case.counted, ..Options::default() });
+        worker.keep_metrics(Options { callbacks: case.timing, ..Options::default() });
         worker.share(&Shared::new(&Zones::open(&ZonesSpec::default()).expect("memory")));
         let (plans, engine, id) = Self::plans(case, &worker);
         let shard = Shard::new(Arc::new(plans), worker.clone());

@@ -4,9 +4,9 @@
 //! and are never given an id that was used before. The table holds only handles: a stream context that outlives its
 //! request (a deferred `on_done`) has none any more.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
-use crate::{host::calls::CallToken, plan::Plugin};
+use crate::{host::calls::CallToken, metrics::tally::Tallies, plan::Plugin};
 
 mod calls;
 mod streams;
@@ -70,6 +70,8 @@ struct Root<P> {
     queues: Vec<u32>,
     /// Calls that it waits for.
     calls: Vec<CallToken>,
+    /// How often its callbacks have run, if they are counted.
+    tallies: Option<Rc<Tallies>>,
 }
 
 /// The contexts of one instance. `P` is what a directive is known by, `S` a handle of a request.
@@ -119,9 +121,9 @@ impl<S, P> Contexts<S, P> {
         self.deferred += usize::from(gone.is_some());
     }
 
-    /// A new root context for `plugin`. Roots are made before any stream.
-    pub(crate) fn add_root(&mut self, plugin: P) -> ContextId {
-        self.roots.push(Root { plugin, tick: 0, queues: Vec::new(), calls: Vec::new() });
+    /// A new root context for `plugin`, whose callbacks count in `tallies`. Roots are made before any stream.
+    pub(crate) fn add_root(&mut self, plugin: P, tallies: Option<Rc<Tallies>>) -> ContextId {
+        self.roots.push(Root { plugin, tick: 0, queues: Vec::new(), calls: Vec::new(), tallies });
         self.next = self.first_stream();
         Self::root_id(self.roots.len() - 1)
     }
@@ -252,6 +254,13 @@ impl<S, P> Contexts<S, P> {
         self.root(self.stream(id).map_or(id, |stream| stream.root))
     }
 
+    /// The directive of context `id`, and where its callbacks count; `None` where they do not.
+    #[inline]
+    pub(crate) fn counted(&self, id: ContextId) -> Option<(&P, &Tallies)> {
+        let root = self.roots.get(Self::root_index(self.stream(id).map_or(id, |stream| stream.root))?)?;
+        Some((&root.plugin, root.tallies.as_deref()?))
+    }
+
     /// The effective context's request.
     pub(crate) fn effective_host(&self) -> Option<&S> {
         self.stream(self.effective)?.host.as_ref()
@@ -317,8 +326,8 @@ mod tests {
     #[test]
     fn roots_come_first_and_streams_find_their_directive() {
         let mut contexts = Contexts::<(), &str>::new();
-        let first = contexts.add_root("first");
-        let second = contexts.add_root("second");
+        let first = contexts.add_root("first", None);
+        let second = contexts.add_root("second", None);
         assert_eq!((first, second), (ContextId(1), ContextId(2)));
         assert_eq!(Contexts::<(), &str>::root_id(1), second);
         let stream = contexts.add_stream(second, 0, ());
@@ -333,7 +342,7 @@ mod tests {
     #[test]
     fn ids_are_not_used_again_and_wrap_past_what_lives() {
         let mut contexts = Contexts::<(), ()>::new();
-        let root = contexts.add_root(());
+        let root = contexts.add_root((), None);
         let first = contexts.add_stream(root, 0, ());
         contexts.remove_stream(first);
         assert_ne!(contexts.add_stream(root, 0, ()), first);
@@ -346,7 +355,7 @@ mod tests {
     #[test]
     fn a_removed_context_is_no_longer_effective() {
         let mut contexts = Contexts::<(), ()>::new();
-        let root = contexts.add_root(());
+        let root = contexts.add_root((), None);
         let stream = contexts.add_stream(root, 0, ());
         contexts.set_effective(stream);
         contexts.remove_stream(stream);

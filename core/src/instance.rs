@@ -52,7 +52,7 @@ pub struct Instance<H: Host> {
     failed: bool,
     /// The context that was told of its call when it failed, if it was then. That has been logged.
     failed_in: Option<ContextId>,
-    /// When the last callback ended, if the next one begins right then.
+    /// When the last callback ended, if it was timed and the next one begins right then.
     ended: Option<Moment>,
     funcs: [Slot; Callback::ALL.len()],
     instance: wasmtime::Instance,
@@ -381,7 +381,7 @@ impl<H: Host> Instance<H> {
         state.callback = callback;
         state.asked = Asked::default();
         let Some(func) = self.func(callback) else { return Ok(Returned::NOTHING) };
-        let begun = self.ended.or_else(|| self.store.data().ledger.now());
+        let timed = recorder::begin(self.store.data(), context, callback, self.ended);
         self.store.set_epoch_deadline(limit.get());
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
@@ -392,7 +392,7 @@ impl<H: Host> Instance<H> {
         if self.failed {
             state.explain();
         }
-        self.ended = begun.and_then(|begun| recorder::ended(state, context, callback, begun));
+        self.ended = timed.and_then(|timed| recorder::end(state, context, callback, timed));
         if !state.output.is_empty() {
             wasi::flush(state);
         }

@@ -23,7 +23,7 @@
 //! | [`tags`] | names and labels from what guests call their metrics |
 //! | [`own`] | metrics of Weir's own |
 //! | [`recorder`], `calls`, `clock` | what it counts of a filter |
-//! | `ledger` | what a worker has measured and will write down |
+//! | `ledger`, `tally` | what a worker has measured and will write down; what of it is measured |
 //! | [`pulse`], `zones` | what the thread beside a worker notes: how the worker is, how full zones are |
 //! | [`catalog`], [`text`], [`snapshot`] | reading |
 
@@ -45,6 +45,7 @@ pub mod pulse;
 pub mod recorder;
 pub mod snapshot;
 pub mod tags;
+pub(crate) mod tally;
 pub mod text;
 
 mod clock;
@@ -101,15 +102,26 @@ pub struct Options {
     pub size: usize,
     /// Most bytes of a name that a guest gives.
     pub name_length: usize,
-    /// Weir counts what filters do.
-    pub callbacks: bool,
+    /// Whether Weir counts what filters do, and which callbacks it times.
+    pub callbacks: Timing,
     /// How tags are taken out of names, before the forms that are known.
     pub tags: Vec<tags::TagRule>,
 }
 
+/// What Weir counts of callbacks, and which of them it times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// It counts nothing that filters do.
+    Off,
+    /// It times callbacks that run seldom, and of others a sample, which stands for all.
+    Sampled,
+    /// It times each.
+    All,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { size: 16 << 20, name_length: 256, callbacks: true, tags: Vec::new() }
+        Self { size: 16 << 20, name_length: 256, callbacks: Timing::Sampled, tags: Vec::new() }
     }
 }
 

@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn calls_belong_to_their_context() {
         let mut contexts = Contexts::<(), ()>::new();
-        let root = contexts.add_root(());
+        let root = contexts.add_root((), None);
         let stream = contexts.add_stream(root, 0, ());
         let [a, b, c] = [1, 2, 3].map(CallToken::new);
         contexts.add_call(root, a);

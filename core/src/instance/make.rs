@@ -54,7 +54,7 @@ impl<H: Host> Instance<H> {
         instance.pristine = Some(instance.become_like(snapshot, tracking)?);
         let state = instance.store.data_mut();
         for plugin in plugins {
-            state.contexts.add_root(Arc::clone(plugin));
+            state.contexts.add_root(Arc::clone(plugin), home.ledger.tallies(&plugin.recorder));
         }
         Ok(instance)
     }
@@ -132,7 +132,9 @@ impl<H: Host> Instance<H> {
 
     /// Makes the root context of `plugin`, starts and configures it.
     fn configure(&mut self, plugin: &Arc<Plugin<H>>) -> Result<(), Failure> {
-        let root = self.store.data_mut().contexts.add_root(Arc::clone(plugin));
+        let state = self.store.data_mut();
+        let tallies = state.ledger.tallies(&plugin.recorder);
+        let root = state.contexts.add_root(Arc::clone(plugin), tallies);
         let size = |bytes: &[u8]| i32::try_from(bytes.len()).unwrap_or(i32::MAX);
         self.enter_configuring(Callback::ContextCreate, root, [root.raw(), 0, 0, 0, 0])?;
         let vm_size = size(&self.store.data().filter.spec().configuration);

@@ -32,6 +32,12 @@ impl Moment {
     pub(super) fn since(self, earlier: Self) -> u64 {
         self.0.get().saturating_sub(earlier.0.get())
     }
+
+    /// So many ticks before it.
+    #[cfg(test)]
+    pub(super) fn earlier(self, ticks: u64) -> Self {
+        Self::new(self.0.get().saturating_sub(ticks))
+    }
 }
 
 /// The clock. Good for spans of time within a process and its children.

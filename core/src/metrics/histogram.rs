@@ -50,7 +50,7 @@ pub fn most_of(bucket: usize) -> u64 {
 /// Records `value` in the histogram whose cells begin at `head`.
 pub(crate) fn record<W: Shared>(words: &W, head: Word, value: u64) {
     let mut batch = Batch::new(head);
-    batch.add(words, value);
+    batch.add(words, value, 1);
     batch.write(words);
 }
 
@@ -72,20 +72,20 @@ impl Batch {
         Self { head, sum: 0, least: u64::MAX, most: 0, group: (usize::MAX, head) }
     }
 
-    /// Adds `value`.
+    /// Adds `value`, so many times.
     #[inline]
-    pub(crate) fn add<W: Shared>(&mut self, words: &W, value: u64) {
-        self.sum = self.sum.wrapping_add(value);
+    pub(crate) fn add<W: Shared>(&mut self, words: &W, value: u64, times: u64) {
+        self.sum = self.sum.wrapping_add(value.wrapping_mul(times));
         self.least = self.least.min(value);
         self.most = self.most.max(value);
         let bucket = bucket(value);
-        if self.group.0 != bucket / GROUP && !self.find(words, bucket / GROUP) {
-            return;
-        }
-        self.group.1.after(bucket % GROUP).add(words, 1);
+        let found = self.group.0 == bucket / GROUP || self.find(words, bucket / GROUP);
+        let counter =
+            if found { self.group.1.after(bucket % GROUP) } else { self.head.after(HISTOGRAM_LOST) };
+        counter.add(words, times);
     }
 
-    /// Looks for group number `group` of buckets. Without memory for it a value is counted as one that has no bucket.
+    /// Looks for group number `group` of buckets. Without memory for it values are counted as ones that have no bucket.
     #[inline(never)]
     fn find<W: Shared>(&mut self, words: &W, group: usize) -> bool {
         match memory::refer(words, self.head.at + HISTOGRAM_GROUPS + group, GROUP_LINES) {
@@ -93,10 +93,7 @@ impl Batch {
                 self.group = (group, Word { at: line * LINE, ..self.head });
                 true
             }
-            None => {
-                self.head.after(HISTOGRAM_LOST).add(words, 1);
-                false
-            }
+            None => false,
         }
     }
 

@@ -123,19 +123,20 @@ impl Metrics {
         }
     }
 
-    /// Records many values in few histograms of Weir's own: most of what one takes is done once for all of its values.
-    pub(super) fn observe_each(&self, values: impl Iterator<Item = (Id, u64)>) {
+    /// Records many values in few histograms of Weir's own, each so many times: most of what one takes is done once for all
+    /// of its values.
+    pub(super) fn observe_each(&self, values: impl Iterator<Item = (Id, u64, u64)>) {
         let words = self.words.view();
         let mut batches = [const { None::<(Id, Batch)> }; BATCHES];
-        for (id, value) in values {
+        for (id, value, times) in values {
             let place = &mut batches[id.0 as usize % BATCHES];
             match place {
-                Some((known, batch)) if *known == id => batch.add(&words, value),
+                Some((known, batch)) if *known == id => batch.add(&words, value, times),
                 _ => {
                     let cell = self.cell(OWN, id.0);
                     let Some(head) = cell.and_then(|(cell, _)| self.own_word(cell)) else { continue };
                     let mut batch = Batch::new(head);
-                    batch.add(&words, value);
+                    batch.add(&words, value, times);
                     if let Some((_, full)) = place.replace((id, batch)) {
                         full.write(&words);
                     }

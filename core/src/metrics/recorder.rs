@@ -3,10 +3,10 @@
 //! A metric is defined when what it counts happens first, so there are none of callbacks that are never called. Where the
 //! administrator has switched this off, nothing is defined and no clock is read.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use super::clock::Moment;
-use super::{Id, Kind, Metrics, Own, Slot, Unit};
+use super::{Id, Kind, Metrics, Own, Slot, Timing, Unit, ledger::Timed};
 use crate::{
     context::ContextId,
     failure::Cause,
@@ -39,12 +39,34 @@ pub(crate) enum Copied {
 
 /// What is known of the metrics of one directive: their numbers, once they are defined. The same in all workers that
 /// are forked after that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recorder {
+    /// No other one in this process, or in those that it was forked from or forks, has it.
+    number: u64,
     times: Numbers<CALLBACKS>,
     pauses: Numbers<CALLBACKS>,
     local_responses: Numbers<CALLBACKS>,
     bytes: Numbers<2>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: MADE.fetch_add(1, Ordering::Relaxed),
+            times: Numbers::default(),
+            pauses: Numbers::default(),
+            local_responses: Numbers::default(),
+            bytes: Numbers::default(),
+        }
+    }
+}
+
+impl Recorder {
+    /// What tells it from others.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// Numbers of metrics; 0 where one has not been defined.
@@ -163,29 +185,46 @@ fn label(callback: Callback) -> &'static str {
     name.strip_prefix("proxy_").unwrap_or(name)
 }
 
-/// `callback` of `context`, which has begun at `begun`, has ended; answers when.
+/// `callback` of `context` begins; right then, if it `follows` another, which ended at that moment. It counts. `None` if it
+/// is not timed.
 #[inline]
-pub(crate) fn ended<H: Host>(
+pub(crate) fn begin<H: Host>(
     state: &State<H>,
     context: ContextId,
     callback: Callback,
-    begun: Moment,
-) -> Option<Moment> {
-    let now = state.ledger.now()?;
-    if let Some(plugin) = state.contexts.plugin(context) {
-        let define = || define(&state.metrics, plugin, &TIME, &[("callback", label(callback))]);
-        if let Some(histogram) = plugin.recorder.times.get(callback as usize, define)
-            && state.ledger.note(histogram, begun, now)
-        {
-            state.root.settle_soon();
-        }
+    follows: Option<Moment>,
+) -> Option<Timed> {
+    let (plugin, tallies) = state.contexts.counted(context)?;
+    if !tallies.run(callback) {
+        return None;
     }
-    Some(now)
+    let known = || {
+        let define = || define(&state.metrics, plugin, &TIME, &[("callback", label(callback))]);
+        plugin.recorder.times.get(callback as usize, define)
+    };
+    let histogram = tallies.histogram(callback, known)?;
+    Some(state.ledger.begin(histogram, follows))
+}
+
+/// `callback` of `context`, which is timed, has ended; answers when.
+#[inline]
+pub(crate) fn end<H: Host>(
+    state: &State<H>,
+    context: ContextId,
+    callback: Callback,
+    timed: Timed,
+) -> Option<Moment> {
+    let (_, tallies) = state.contexts.counted(context)?;
+    let (ended, first) = state.ledger.end(timed, tallies, callback);
+    if first {
+        state.root.settle_soon();
+    }
+    Some(ended)
 }
 
 /// A callback of `plugin` has had an effect.
 pub(crate) fn event<H: Host>(metrics: &Metrics, plugin: &Plugin<H>, callback: Callback, event: Event) {
-    if !metrics.options().callbacks {
+    if metrics.options().callbacks == Timing::Off {
         return;
     }
     let (numbers, own) = match event {
@@ -202,7 +241,7 @@ pub(crate) fn event<H: Host>(metrics: &Metrics, plugin: &Plugin<H>, callback: Ca
 #[inline]
 pub(crate) fn copied<H: Host>(state: &State<H>, copied: Copied, count: usize) {
     let metrics = &state.metrics;
-    if !metrics.options().callbacks {
+    if metrics.options().callbacks == Timing::Off {
         return;
     }
     let Some(plugin) = state.contexts.effective_plugin() else { return };
@@ -217,7 +256,7 @@ pub(crate) fn copied<H: Host>(state: &State<H>, copied: Copied, count: usize) {
 
 /// A callback of `plugin` has failed. This is seldom, and looks its metric up by name.
 pub(crate) fn failed<H: Host>(metrics: &Metrics, plugin: &Plugin<H>, callback: Callback, cause: &Cause) {
-    if !metrics.options().callbacks {
+    if metrics.options().callbacks == Timing::Off {
         return;
     }
     let labels = [("callback", label(callback)), ("cause", cause.label())];

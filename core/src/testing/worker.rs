@@ -12,7 +12,7 @@ use super::calls;
 use crate::{
     abi::types::LogLevel,
     host::{LogLine, LogSink, RootHost, RootId, Speaker},
-    metrics::{Metrics, Options},
+    metrics::{Metrics, Options, Timing},
     shared::Shared,
 };
 
@@ -170,7 +170,7 @@ impl RootHost for Worker {
     }
 
     fn metrics(&self) -> Arc<Metrics> {
-        let options = || Options { callbacks: false, ..Options::default() };
+        let options = || Options { callbacks: Timing::Off, ..Options::default() };
         Arc::clone(self.metrics.borrow_mut().get_or_insert_with(|| Self::new_metrics(options())))
     }
 

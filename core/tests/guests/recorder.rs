@@ -3,7 +3,7 @@
 use weir_core::{
     chain::{Direction, Verdict},
     filter::Callback,
-    metrics::Options,
+    metrics::{Options, Timing},
     plan::Isolation,
 };
 
@@ -111,7 +111,7 @@ fn bytes_of_bodies_are_counted() {
 
 #[test]
 fn it_can_be_switched_off() {
-    let off = Options { callbacks: false, ..Options::default() };
+    let off = Options { callbacks: Timing::Off, ..Options::default() };
     let bench = Guest::new().on(Callback::RequestHeaders, []).bench().metrics(off);
     bench.serve(&bench.request());
     assert!(shown(&bench, "weir_callback").is_empty());

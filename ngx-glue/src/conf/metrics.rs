@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weir_core::metrics::{LEAST_SIZE, Metrics, Options, Origin, tags::TagRule};
+use weir_core::metrics::{LEAST_SIZE, Metrics, Options, Origin, Timing, tags::TagRule};
 
 use super::{
     Refusal,
@@ -34,7 +34,7 @@ pub(crate) struct MetricsBlock {
     path: Option<(Option<PathBuf>, Place)>,
     size: Option<usize>,
     name_length: Option<usize>,
-    callbacks: Option<bool>,
+    callbacks: Option<Timing>,
     tags: Vec<TagRule>,
 }
 
@@ -89,12 +89,13 @@ impl Main {
         main.with_block(|block| once("max_metric_name_length", &mut block.metrics.name_length, value))
     }
 
-    /// `callbacks on | off;`
+    /// `callbacks on | all | off;`
     pub(crate) fn metrics_callbacks(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
         let value = match conf.argument(0) {
-            b"on" => true,
-            b"off" => false,
-            other => return Err(invalid("callbacks", other, "\"on\" or \"off\"")),
+            b"on" => Timing::Sampled,
+            b"all" => Timing::All,
+            b"off" => Timing::Off,
+            other => return Err(invalid("callbacks", other, "\"on\", \"all\" or \"off\"")),
         };
         main.with_block(|block| once("callbacks", &mut block.metrics.callbacks, value))
     }

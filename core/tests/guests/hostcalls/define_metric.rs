@@ -5,7 +5,7 @@ use weir_core::{
     filter::Callback,
     host::RootHost,
     metrics::{
-        LEAST_SIZE, Options,
+        LEAST_SIZE, Options, Timing,
         catalog::Catalog,
         text::{Format, Text},
     },
@@ -76,7 +76,7 @@ fn define_long_name(language: &str) -> (Vec<String>, Vec<String>) {
             ],
         )
         .bench()
-        .metrics(Options { name_length: 14, size: LEAST_SIZE, callbacks: false, ..Options::default() });
+        .metrics(Options { name_length: 14, size: LEAST_SIZE, callbacks: Timing::Off, ..Options::default() });
     bench.serve(&bench.request());
     bench.spoken()
 }
@@ -107,7 +107,7 @@ fn without_room_the_guest_is_told_and_goes_on() {
         .language("C++")
         .on(Callback::RequestHeaders, [crate::support::wat(fill), call(DEFINE, [0, NAME, 5, OUT])])
         .bench()
-        .metrics(Options { size: LEAST_SIZE, callbacks: false, ..Options::default() });
+        .metrics(Options { size: LEAST_SIZE, callbacks: Timing::Off, ..Options::default() });
     bench.serve(&bench.request());
     let (answers, warnings) = bench.spoken();
     assert_eq!(answers, ["10"]);
