@@ -54,7 +54,7 @@ fn whatever_the_callback_returns() {
 
 #[test]
 fn any_status_and_no_body() {
-    let statuses = [200, 201, 204, 301, 304, 400, 401, 404, 429, 444, 499, 500, 502, 503, 504, 599];
+    let statuses = [200, 201, 204, 301, 304, 400, 401, 404, 429, 444, 499, 500, 502, 503, 504, 599, 600, 999];
     let locations: Vec<String> = statuses
         .iter()
         .map(|status| {

@@ -286,6 +286,26 @@ fn held_headers_do_not_leave_with_a_body_that_is_too_large() {
     }
 }
 
+/// The error takes the place of a response that a filter has held, and no filter that has seen that one holds it.
+#[test]
+fn an_error_in_place_of_a_response_that_is_too_large_gets_through() {
+    let origin = Origin::start(|seen| Reply::text(seen.body.clone()));
+    let nginx = start(
+        &origin.address().to_string(),
+        "resb.pause",
+        "proxy_wasm_request_body_buffer 1m; proxy_wasm_response_body_buffer 20k;",
+    );
+    for protocol in PROTOCOLS {
+        let mark = nginx.mark();
+        let response = nginx.connect(protocol).send(Request::post("/", vec![b'x'; 200_000]));
+        assert_eq!(response.status, 502, "{protocol:?}");
+        nginx.wait_for_log_since(mark, "A trace: on_delete");
+        let log = nginx.log_since(mark);
+        assert!(log.contains("A trace: on_response_headers"), "{log}");
+        assert!(!log.contains("A trace: on_response_body"), "of the page: {log}");
+    }
+}
+
 /// Without held headers the rest streams through where the operator says so, else the request fails.
 #[test]
 fn bodies_beyond_the_limit() {

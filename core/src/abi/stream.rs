@@ -53,10 +53,10 @@ pub(super) fn send_local_response<H: Host>(
     let body = slice(memory, body, body_size)?;
     let pairs = Pairs::parse(slice(memory, headers, headers_size)?)?;
     let status = match u16::try_from(status) {
-        // 1xx is not a final response; nginx and clients would wait for another.
-        Ok(status @ 200..=599) => status,
+        // 1xx is not a final response; nginx and clients would wait for another. nginx's own `return` goes up to 999.
+        Ok(status @ 200..=999) => status,
         _ => {
-            state.warn(&format!("local response dropped: status {status} is not between 200 and 599"));
+            state.warn(&format!("local response dropped: status {status} is not between 200 and 999"));
             return Err(Status::BadArgument.into());
         }
     };
@@ -102,7 +102,10 @@ pub(super) fn continue_stream<H: Host>(caller: &mut Caller<'_, State<H>>, stream
     }
     let stream = caller.data().stream()?.ok_or(Status::NotFound)?;
     let filter = caller.data().contexts.effective_filter().ok_or(Status::NotFound)?;
-    Ok(stream.resume(direction, filter)?)
+    stream.resume(direction, filter)?;
+    let state = caller.data_mut();
+    state.asked.resume[usize::from(direction == StreamType::HttpResponse)] = state.contexts.effective();
+    Ok(())
 }
 
 pub(super) fn continue_request<H: Host>(caller: &mut Caller<'_, State<H>>) -> Hostcall {

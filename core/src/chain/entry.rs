@@ -57,7 +57,7 @@ impl<H: Host> Chain<H> {
                     self.stream.withdraw_local_response();
                 }
                 self.report(at, &failure);
-                self.refused().map_or(Verdict::Continue, |status| Verdict::Failed { status })
+                self.refused().map_or(Verdict::Continue, |status| self.fail_with(status))
             }
             Ok(_) if self.is_ours(lease_at, asked.local_response) => {
                 self.pass_by();
@@ -65,14 +65,35 @@ impl<H: Host> Chain<H> {
                 Verdict::LocalResponse
             }
             Ok(_) if self.is_ours(lease_at, asked.close) => Verdict::Closed,
-            Ok(returned) => match returned.value().map(|raw| (raw, Action::from_raw(raw, callback))) {
-                Some((raw, action @ (Action::Pause | Action::PauseAndDrop))) => {
-                    self.count_event(at, callback, Event::Pause);
-                    self.note_pause(at, callback, raw, action);
-                    Verdict::Pause
+            Ok(returned) => {
+                let verdict = match returned.value().map(|raw| (raw, Action::from_raw(raw, callback))) {
+                    Some((raw, action @ (Action::Pause | Action::PauseAndDrop))) => {
+                        self.count_event(at, callback, Event::Pause);
+                        self.note_pause(at, callback, raw, action);
+                        Verdict::Pause
+                    }
+                    _ => Verdict::Continue,
+                };
+                if asked.resume.contains(&context) {
+                    self.withdraw_vain(at, callback, asked, verdict);
                 }
-                _ => Verdict::Continue,
-            },
+                verdict
+            }
+        }
+    }
+
+    /// Filter number `at` has asked in its `callback` for what it holds to go on. Where it holds nothing that is not for
+    /// what it holds later.
+    #[cold]
+    fn withdraw_vain(&self, at: usize, callback: Callback, asked: Asked, verdict: Verdict) {
+        let Some(step) = self.steps.get(at) else { return };
+        for direction in [Direction::Request, Direction::Response] {
+            let (headers, body, trailers) = direction.callbacks();
+            let is_own = [headers, body, trailers].contains(&callback);
+            let holds = if is_own { verdict == Verdict::Pause } else { self.holds(direction, at) };
+            if asked.resume[direction as usize] == step.context && !holds {
+                self.stream.withdraw_resume(direction.stream(), at);
+            }
         }
     }
 
@@ -125,6 +146,18 @@ impl<H: Host> Chain<H> {
     fn is_ours(&self, lease: usize, context: ContextId) -> bool {
         let is_it = |step: &Step| step.lease == lease && step.context == context;
         context != ContextId::NONE && self.steps.iter().any(is_it)
+    }
+
+    /// The request fails with `status`: what the proxy answers with goes the way of a local response.
+    pub(super) fn fail_with(&mut self, status: u16) -> Verdict {
+        self.pass_by();
+        Verdict::Failed { status }
+    }
+
+    /// A filter holds more of a body than it may: so does what the proxy answers with then.
+    pub(super) fn too_large(&mut self) -> Verdict {
+        self.pass_by();
+        Verdict::TooLarge
     }
 
     /// A local response is on its way: it does not go through the filters that have seen the response it replaces.

@@ -124,7 +124,7 @@ impl<H: Host> Chain<H> {
     }
 
     /// Whether filter number `at` holds something of that direction.
-    fn holds(&self, direction: Direction, at: usize) -> bool {
+    pub(super) fn holds(&self, direction: Direction, at: usize) -> bool {
         let flow = self.flow(direction);
         let seen = direction.turn(at, self.steps.len()) + 1;
         self.steps.get(at).is_some_and(|step| step.held[direction as usize].body)
@@ -142,7 +142,7 @@ impl<H: Host> Chain<H> {
         }
         let (callback, ..) = direction.callbacks();
         self.report(at, &Failure::new(callback, Cause::Orphaned));
-        self.refused().map(|status| Verdict::Failed { status })
+        self.refused().map(|status| self.fail_with(status))
     }
 
     /// A fault of ours has ended a call of this chain's: no filter is called any more, and the verdict is what the

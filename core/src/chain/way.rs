@@ -80,9 +80,9 @@ impl<H: Host> Chain<H> {
                         }
                         return Verdict::Pause;
                     }
-                    Hold::TooLarge => return Verdict::TooLarge,
+                    Hold::TooLarge => return self.too_large(),
                     // Headers that the filter holds do not leave because of a body that is too large.
-                    Hold::StreamThrough if self.holds_headers(direction, order) => return Verdict::TooLarge,
+                    Hold::StreamThrough if self.holds_headers(direction, order) => return self.too_large(),
                     Hold::StreamThrough => verdict = Verdict::Continue,
                 }
             }

@@ -46,6 +46,10 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
     /// [`StreamError`] when the stream has no such direction.
     fn resume(&self, stream: StreamType, filter: usize) -> Result<(), StreamError>;
 
+    /// What [`resume`](Self::resume) has asked for is not to be done: that filter holds nothing of that direction, and what
+    /// it holds next is not what was meant.
+    fn withdraw_resume(&self, stream: StreamType, filter: usize);
+
     /// The stream has waited for an instance ([`Shard::wait`](crate::shard::Shard::wait)), and one may be free now: it
     /// tries again from an event of its own. False when the stream is gone.
     fn instance_free(&self) -> bool;
@@ -60,7 +64,7 @@ pub trait StreamHost: LogSink + Maps + Buffers + Bodies + Clone + std::fmt::Debu
 /// A response made by a filter (`proxy_send_local_response`).
 #[derive(Debug, Clone, Copy)]
 pub struct LocalResponse<'a> {
-    /// HTTP status, 200 to 599 (checked by core).
+    /// HTTP status, 200 to 999 (checked by core).
     pub status: u16,
     /// Why, for the log; often empty.
     pub details: &'a [u8],

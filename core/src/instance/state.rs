@@ -109,11 +109,13 @@ pub(crate) struct Asked {
     pub(crate) local_response: ContextId,
     /// The stream is to be closed.
     pub(crate) close: ContextId,
+    /// What is held of requests and of responses is to go on.
+    pub(crate) resume: [ContextId; 2],
 }
 
 impl Default for Asked {
     fn default() -> Self {
-        Self { local_response: ContextId::NONE, close: ContextId::NONE }
+        Self { local_response: ContextId::NONE, close: ContextId::NONE, resume: [ContextId::NONE; 2] }
     }
 }
 

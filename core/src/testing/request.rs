@@ -341,6 +341,10 @@ impl StreamHost for Request {
         Ok(())
     }
 
+    fn withdraw_resume(&self, stream: StreamType, filter: usize) {
+        self.parts.borrow_mut().resumed.retain(|wish| *wish != (stream, filter));
+    }
+
     fn instance_free(&self) -> bool {
         let mut parts = self.parts.borrow_mut();
         parts.instance_free |= !parts.gone;

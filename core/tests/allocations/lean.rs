@@ -229,6 +229,8 @@ impl StreamHost for Stream {
 
     fn withdraw_local_response(&self) {}
 
+    fn withdraw_resume(&self, _: StreamType, _: usize) {}
+
     fn resume(&self, _: StreamType, _: usize) -> Result<(), StreamError> {
         Ok(())
     }

@@ -251,6 +251,22 @@ fn more_than_may_be_held_fails_or_streams_through() {
     }
 }
 
+/// What a proxy answers with then is another response than the filters have seen: its body does not follow that one's.
+#[test]
+fn the_answer_to_a_response_that_is_too_large_passes_filters_by_that_have_seen_it() {
+    let up = Direction::Response;
+    let bench = bench([acting("a", up, &[], true), acting("b", up, &[PAUSE, PAUSE, PAUSE], true)]);
+    let request = bench.request();
+    request.edit().hold_limit = Some((5, Hold::TooLarge));
+    let mut chain = bench.begin(&request);
+    chain.headers(up, false);
+    assert_eq!(feed(&mut chain, &request, up, "123456", false).0, Verdict::TooLarge);
+    assert_eq!(seen(&bench), ["b:123456"]);
+    assert_eq!(chain.headers(up, false), Verdict::Continue);
+    assert_eq!(feed(&mut chain, &request, up, "a page", true), going("a page"));
+    assert!(seen(&bench).is_empty());
+}
+
 /// A filter that lets the trailers go lets the body go before them; one that holds them holds the body too.
 #[test]
 fn trailers_come_behind_the_body() {

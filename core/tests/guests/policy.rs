@@ -237,6 +237,31 @@ fn whoever_waits_in_a_shared_instance_that_fails_is_told() {
 }
 
 /// A panic of ours in a hostcall: the instance it happened in is not used again, whoever catches it.
+/// The page of an error is another response: who has seen the headers of the one that it replaces sees nothing of it.
+#[test]
+fn what_replaces_a_response_is_shown_to_filters_that_have_seen_none() {
+    for (fails_in, headers, body) in
+        [(Callback::ResponseHeaders, vec!["h2"], vec!["b2"]), (Callback::ResponseBody, vec![], vec![])]
+    {
+        let bench = between(&Guest::tracer().on(fails_in, [wat("unreachable")]), Isolation::Stream);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        chain.headers(Direction::Request, true);
+        let mut verdict = chain.headers(Direction::Response, false);
+        show(&request, Direction::Response, "a response");
+        if verdict == Verdict::Continue {
+            verdict = chain.body(Direction::Response, false);
+        }
+        assert_eq!(verdict, FAILED, "{fails_in:?}");
+        bench.log();
+        show(&request, Direction::Response, "a page");
+        assert_eq!(chain.headers(Direction::Response, false), Verdict::Continue);
+        assert_eq!(bench.log(), headers, "{fails_in:?}");
+        assert_eq!(chain.body(Direction::Response, true), Verdict::Continue);
+        assert_eq!(bench.log(), body, "{fails_in:?}");
+    }
+}
+
 #[test]
 fn a_panic_below_a_callback_ends_the_instance() {
     for isolation in [Isolation::Stream, Isolation::None] {

@@ -71,6 +71,12 @@ impl Given {
                 }
             }
         }
+        if conf.optional(at + 1).is_none() && Further::parse(&given.configuration).is_some() {
+            let shown = String::from_utf8_lossy(&given.configuration);
+            conf.warn(&format!(
+                "\"{shown}\" is the configuration itself here; if that is not what it is for, write '' before it"
+            ));
+        }
         Ok(given)
     }
 }

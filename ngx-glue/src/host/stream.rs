@@ -120,6 +120,12 @@ impl StreamHost for RequestToken {
         Ok(())
     }
 
+    fn withdraw_resume(&self, stream: StreamType, filter: usize) {
+        if let (Some(io), Some(direction)) = (self.io(), Direction::of(stream)) {
+            io.withdraw_wish(direction, filter);
+        }
+    }
+
     fn instance_free(&self) -> bool {
         let lives = self.io().is_some();
         if lives {

@@ -229,6 +229,11 @@ impl StreamIo {
         Some(wishes.remove(at).1)
     }
 
+    /// Forgets that filter number `filter` has asked for what it holds in that direction to go on.
+    pub(crate) fn withdraw_wish(&self, direction: Direction, filter: usize) {
+        self.wishes.borrow_mut().retain(|wish| *wish != (direction, filter));
+    }
+
     /// Whether a filter has asked for something to go on.
     pub(crate) fn has_wishes(&self) -> bool {
         !self.wishes.borrow().is_empty()

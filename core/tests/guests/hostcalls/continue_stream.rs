@@ -6,13 +6,13 @@ use weir_core::{
     filter::{AbiVersion, Callback},
 };
 
-use crate::support::{Guest, call, case, check, returns, wat};
+use crate::support::{Guest, call, case, check, returns, show, wat};
 
 const CONTINUE: &str = "proxy_continue_stream";
 
 #[test]
 fn statuses() {
-    let done = check(
+    check(
         Guest::new(),
         |_| (),
         &[
@@ -24,7 +24,6 @@ fn statuses() {
             case(CONTINUE, [-1], Status::BadArgument),
         ],
     );
-    assert_eq!(done.request.edit().resumed, [(StreamType::HttpRequest, 0), (StreamType::HttpResponse, 0)]);
 }
 
 #[test]
@@ -45,6 +44,28 @@ fn a_filter_may_ask_before_it_pauses() {
     assert_eq!(chain.resume(Direction::Request, 0), Verdict::Continue);
 }
 
+/// What was asked for while nothing was held is not for what is held later.
+#[test]
+fn a_filter_that_holds_nothing_resumes_nothing() {
+    let guest = Guest::new()
+        .on(Callback::RequestHeaders, [call(CONTINUE, [0]), call(CONTINUE, [1])])
+        .on(Callback::RequestBody, [call(CONTINUE, [1]), returns(1)])
+        .on(Callback::ResponseHeaders, [returns(1)])
+        .on(Callback::ResponseBody, [call(CONTINUE, [0]), call(CONTINUE, [1])]);
+    let bench = guest.bench();
+    let request = bench.request();
+    let mut chain = bench.begin(&request);
+    assert_eq!(chain.headers(Direction::Request, false), Verdict::Continue);
+    assert!(request.edit().resumed.is_empty());
+    show(&request, Direction::Request, "a body");
+    assert_eq!(chain.body(Direction::Request, true), Verdict::Pause);
+    assert!(request.edit().resumed.is_empty());
+    assert_eq!(chain.headers(Direction::Response, false), Verdict::Pause);
+    show(&request, Direction::Response, "a body");
+    assert_eq!(chain.body(Direction::Response, true), Verdict::Continue);
+    assert_eq!(request.edit().resumed, [(StreamType::HttpRequest, 0)], "it holds the request's body");
+}
+
 /// SDKs import a function that returns a status, the specification's text has one that returns nothing.
 #[test]
 fn both_shapes_of_0_1_0() {
@@ -55,14 +76,18 @@ fn both_shapes_of_0_1_0() {
         let calls =
             ["request", "response"].map(|direction| wat(format!("{start}(call $continue_{direction}){end}")));
         let guest = Guest::new().version(AbiVersion::V0_1_0).import(&import.concat());
-        let bench = guest.on(Callback::RequestHeaders, calls).bench();
+        let [continue_request, continue_response] = calls;
+        let guest = guest
+            .on(Callback::RequestHeaders, [continue_request, returns(1)])
+            .on(Callback::ResponseHeaders, [continue_response, returns(1)]);
+        let bench = guest.bench();
         let request = bench.request();
-        bench.serve(&request);
-        assert_eq!(
-            request.edit().resumed,
-            [(StreamType::HttpRequest, 0), (StreamType::HttpResponse, 0)],
-            "{result}"
-        );
+        let mut chain = bench.begin(&request);
+        for direction in [Direction::Request, Direction::Response] {
+            assert_eq!(chain.headers(direction, true), Verdict::Pause);
+        }
+        let both = [(StreamType::HttpRequest, 0), (StreamType::HttpResponse, 0)];
+        assert_eq!(request.edit().resumed, both, "{result}");
     }
 }
 
