@@ -156,39 +156,48 @@ pub(crate) fn is_available() -> bool {
 /// The file is that of the process that opened it, so each child opens its own in the old one's place, as soon as it
 /// has been forked.
 fn descriptor() -> io::Result<i32> {
-    static FILE: OnceLock<Option<i32>> = OnceLock::new();
-    let file = FILE.get_or_init(|| {
-        let file = File::open("/proc/self/pagemap").ok()?.into_raw_fd();
+    static OPENED: OnceLock<()> = OnceLock::new();
+    OPENED.get_or_init(|| {
+        let Ok(file) = File::open("/proc/self/pagemap") else { return };
         // SAFETY: the handler only makes system calls.
         let failed = unsafe { libc::pthread_atfork(None, None, Some(reopen)) } != 0;
-        PAGEMAP.store(file, Ordering::Relaxed);
-        (!failed).then_some(file)
+        if !failed {
+            PAGEMAP.store(file.into_raw_fd(), Ordering::Relaxed);
+        }
     });
-    file.ok_or_else(|| io::Error::other("page tables cannot be read"))
+    let file = PAGEMAP.load(Ordering::Relaxed);
+    if file < 0 { Err(io::Error::other("page tables cannot be read")) } else { Ok(file) }
 }
 
-/// The descriptor, for the handler in a child.
+/// The descriptor; negative where there is none.
 static PAGEMAP: AtomicI32 = AtomicI32::new(-1);
 
-/// A child has been forked: the descriptor becomes one of its own page tables, or of nothing that answers.
+/// A child has been forked: the descriptor becomes one of its own page tables, or there is none. The parent's tell
+/// nothing of a child.
 unsafe extern "C" fn reopen() {
     let file = PAGEMAP.load(Ordering::Relaxed);
-    let mode = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: a system call with a name that is a constant.
-    let mut own = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), mode) };
-    if own < 0 {
-        // SAFETY: as above.
-        own = unsafe { libc::open(c"/dev/null".as_ptr(), mode) };
+    if file < 0 {
+        return;
     }
-    // SAFETY: both are descriptors, and the second is ours.
-    unsafe { libc::dup3(own, file, libc::O_CLOEXEC) };
-    // SAFETY: it was opened here.
-    unsafe { libc::close(own) };
+    // First, since there may be no room for another one.
+    // SAFETY: it is ours, and everybody who uses it asks for its number each time.
+    unsafe { libc::close(file) };
+    // SAFETY: a system call with a name that is a constant.
+    let mut own = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // The number stays: a lower one may be wanted for the standard streams.
+    if own >= 0 && own != file {
+        // SAFETY: the first was opened here, and the second was closed here.
+        let moved = unsafe { libc::dup3(own, file, libc::O_CLOEXEC) };
+        // SAFETY: it was opened here.
+        unsafe { libc::close(own) };
+        own = moved;
+    }
+    PAGEMAP.store(own, Ordering::Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ptr::NonNull;
+    use std::{fs::File, io, ptr::NonNull};
 
     use super::{PAGE, each_page};
 
@@ -205,5 +214,38 @@ mod tests {
         let written = [0, 3, 511, 512, 1199];
         written.iter().for_each(|page| memory[page * PAGE + 7] = 1);
         assert_eq!(pages(), written);
+    }
+
+    /// A process whose table of descriptors is full when it forks has children all the same.
+    #[test]
+    fn a_child_never_reads_its_parents() {
+        let mut memory = memmap2::MmapMut::map_anon(100 * PAGE).expect("memory");
+        let base = NonNull::new(memory.as_mut_ptr()).expect("mapped");
+        let pages = || -> io::Result<Vec<usize>> {
+            let mut pages: Vec<usize> = Vec::new();
+            each_page(base, 100 * PAGE, |page| pages.push(page)).map(|()| pages)
+        };
+        assert!(pages().expect("read").is_empty());
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: it writes into `limit`.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+        limit.rlim_cur = limit.rlim_cur.min(256);
+        // SAFETY: it reads `limit`.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let full: Vec<_> = (0..).map_while(|_| File::open("/dev/null").ok()).collect();
+        // SAFETY: the child makes system calls and allocates; its allocator is made for forks.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            memory[7 * PAGE] = 1;
+            let is_right = pages().is_ok_and(|pages| pages == [7]);
+            // SAFETY: it ends here, without what tests do at their end.
+            unsafe { libc::_exit(i32::from(!is_right)) };
+        }
+        drop(full);
+        let mut status = -1;
+        // SAFETY: it writes into `status`.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child has found its own page");
+        assert!(pages().expect("read").is_empty(), "it is none of ours");
     }
 }
