@@ -33,7 +33,7 @@ fn context(nginx: &Nginx, mark: usize, when: &str) -> String {
     rest.split(',').next().expect("its number").to_owned()
 }
 
-/// Lets another request give an order: `resume`, `close` or `answer`.
+/// Lets another request give an order: `resume`, `close`, `change` or `answer`.
 fn order(nginx: &Nginx, verb: &str, context: &str, kind: u32) {
     let request = Request::get("/order").header(&format!("x-{verb}"), &format!("{context} {kind}"));
     assert_eq!(nginx.send(request).status, 200);
@@ -259,6 +259,45 @@ fn bodies_while_headers_are_held() {
                 }
             }
         }
+    }
+}
+
+/// A filter may read and change what it holds in callbacks that are not about the body: those of its calls, or, as here,
+/// of another request.
+#[test]
+fn what_is_held_is_changed_from_elsewhere() {
+    let origin = Origin::start(|seen| {
+        let length = seen.header("content-length").unwrap_or_default();
+        Reply::text(format!("got {length}: {}", String::from_utf8_lossy(&seen.body)))
+    });
+    for (place, expected) in [(("reqb", 0), "got 3: (8)"), (("resb", 1), "(15)")] {
+        let nginx = start(&origin.address().to_string(), &format!("{}.pause", place.0), "");
+        for protocol in PROTOCOLS {
+            let result = exchange(&nginx, protocol, Request::post("/", "a body.."), place, "change");
+            let response = result.expect("a response");
+            assert_eq!((response.status, response.text().as_str()), (200, expected), "{protocol:?}");
+        }
+    }
+}
+
+/// The body that a filter holds while trailers come is still that.
+#[test]
+fn what_is_held_is_changed_while_trailers_wait() {
+    let origin = Listener::start();
+    let nginx = start(&origin.address().to_string(), "resb.pause rest.pause", "");
+    for protocol in PROTOCOLS {
+        let mark = nginx.mark();
+        let result = thread::scope(|scope| {
+            let held = scope.spawn(|| nginx.connect(protocol).try_send(Request::get("/")));
+            origin.accept().write(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n",
+            );
+            order(&nginx, "change", &context(&nginx, mark, "rest"), 1);
+            held.join().expect("the client")
+        });
+        let response = result.expect("a response");
+        assert_eq!(response.text(), "(5)");
+        assert_eq!(response.trailers, [("x-sum".to_owned(), "42".to_owned())], "{protocol:?}");
     }
 }
 

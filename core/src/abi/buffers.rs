@@ -8,11 +8,11 @@ use wasmtime::Caller;
 use super::{
     memory::{give, give_with, guest_size, parts, put_u32, slice},
     status::{Hostcall, Status},
-    types::BufferType,
+    types::{BufferType, StreamType},
 };
 use crate::{
     filter::Filter,
-    host::{BufferError, Buffers, Host},
+    host::{Bodies, BufferError, Buffers, Host},
     instance::{State, answer::is_call_buffer},
     metrics::recorder::{self, Copied},
     plan::Plugin,
@@ -41,6 +41,43 @@ impl<H: Host> Configuration<H> {
     }
 }
 
+/// A stream whose buffer shows what the effective context's filter holds, if that holds something: it is what the filter
+/// means by the body, in whatever callback (Envoy's buffered body). Afterwards the buffer is what it was.
+struct Shown<S: Bodies> {
+    stream: S,
+    /// What was swapped, if anything.
+    held: Option<(StreamType, usize)>,
+}
+
+impl<S: Bodies> Shown<S> {
+    fn new<H: Host<Stream = S>>(state: &State<H>, stream: S, buffer: BufferType) -> Self {
+        let direction = match buffer {
+            BufferType::HttpRequestBody => Some(StreamType::HttpRequest),
+            BufferType::HttpResponseBody => Some(StreamType::HttpResponse),
+            _ => None,
+        };
+        let held = direction.zip(state.contexts.effective_filter());
+        let held = held.filter(|(direction, filter)| stream.swap_held(*direction, *filter));
+        Self { stream, held }
+    }
+}
+
+impl<S: Bodies> Drop for Shown<S> {
+    fn drop(&mut self) {
+        if let Some((direction, filter)) = self.held {
+            self.stream.swap_held(direction, filter);
+        }
+    }
+}
+
+impl<S: Bodies> std::ops::Deref for Shown<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.stream
+    }
+}
+
 pub(super) fn get_buffer_bytes<H: Host>(
     caller: &mut Caller<'_, State<H>>,
     buffer: i32,
@@ -64,7 +101,7 @@ pub(super) fn get_buffer_bytes<H: Host>(
     if is_call_buffer(buffer) {
         return get_call_bytes(caller, buffer, range, return_data, return_size);
     }
-    let stream = stream.ok_or(Status::NotFound)?;
+    let stream = Shown::new(caller.data(), stream.ok_or(Status::NotFound)?, buffer);
     let range = range(stream.buffer_len(buffer).ok_or(Status::NotFound)?);
     let len = range.len();
     give_with(caller, len, return_data, return_size, |place| {
@@ -130,7 +167,7 @@ pub(super) fn get_buffer_status<H: Host>(
                 let pieces = answer.and_then(|answer| answer.buffer(buffer));
                 pieces.map(|pieces| pieces.iter().map(Bytes::len).sum())
             } else {
-                stream.and_then(|stream| stream.buffer_len(buffer))
+                stream.and_then(|stream| Shown::new(caller.data(), stream, buffer).buffer_len(buffer))
             };
             len.ok_or(Status::NotFound)?
         }
@@ -152,8 +189,9 @@ pub(super) fn set_buffer_bytes<H: Host>(
     let stream = caller.data().stream()?;
     let (memory, state) = parts(caller)?;
     let bytes = slice(memory, data, data_size)?;
-    let stream = stream.as_ref().filter(|_| !is_call_buffer(buffer));
-    let result = stream.ok_or(BufferError::Unavailable).and_then(|stream| {
+    let stream = stream.filter(|_| !is_call_buffer(buffer));
+    let stream = stream.map(|stream| Shown::new(state, stream, buffer));
+    let result = stream.as_ref().ok_or(BufferError::Unavailable).and_then(|stream| {
         let len = stream.buffer_len(buffer).ok_or(BufferError::Unavailable)?;
         let start = (start.cast_unsigned() as usize).min(len);
         let end = start.saturating_add(size.cast_unsigned() as usize).min(len);

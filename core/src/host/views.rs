@@ -89,14 +89,19 @@ pub trait Buffers {
     fn write_buffer(&self, buffer: BufferType, range: Range<usize>, bytes: &[u8]) -> Result<(), BufferError>;
 }
 
-/// Parts of bodies that filters hold. The chain alone calls these, between callbacks.
+/// Parts of bodies that filters hold.
 pub trait Bodies {
     /// Puts what the buffer of `stream` (request or response) shows aside for filter number `filter`, behind what it
-    /// holds already; the buffer is empty afterwards.
+    /// holds already; the buffer is empty afterwards. The chain alone calls this, between callbacks.
     fn hold(&self, stream: StreamType, filter: usize) -> Hold;
 
-    /// Puts what filter number `filter` holds before what the buffer shows.
+    /// Puts what filter number `filter` holds before what the buffer shows. The chain alone calls this, between
+    /// callbacks.
     fn recall(&self, stream: StreamType, filter: usize);
+
+    /// Makes the buffer, whether there is one in this phase or not, show what filter number `filter` holds, and the next
+    /// time what it showed before; false where that filter holds nothing.
+    fn swap_held(&self, stream: StreamType, filter: usize) -> bool;
 }
 
 /// What became of a part of a body that a filter wants to hold.

@@ -276,6 +276,14 @@ impl Bodies for Request {
         pieces.append(shown);
         *shown = pieces;
     }
+
+    fn swap_held(&self, stream: StreamType, filter: usize) -> bool {
+        let parts = &mut *self.parts.borrow_mut();
+        let Some(buffer) = Direction::of(stream).map(Direction::buffer) else { return false };
+        let Some(held) = parts.held.get_mut(&(stream, filter)) else { return false };
+        std::mem::swap(held, parts.buffers.entry(buffer).or_default());
+        true
+    }
 }
 
 impl StreamHost for Request {

@@ -197,6 +197,10 @@ impl Bodies for Stream {
     }
 
     fn recall(&self, _: StreamType, _: usize) {}
+
+    fn swap_held(&self, _: StreamType, _: usize) -> bool {
+        false
+    }
 }
 
 impl StreamHost for Stream {

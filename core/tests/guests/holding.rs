@@ -267,6 +267,34 @@ fn the_answer_to_a_response_that_is_too_large_passes_filters_by_that_have_seen_i
     assert!(seen(&bench).is_empty());
 }
 
+/// In whatever callback a filter asks for the body: what it holds of it is what it reads and changes.
+#[test]
+fn what_is_held_is_read_and_changed_in_other_callbacks() {
+    for (direction, trailers) in
+        [(DOWN, Callback::RequestTrailers), (Direction::Response, Callback::ResponseTrailers)]
+    {
+        let number = buffer(direction);
+        let read = [call("proxy_get_buffer_bytes", [number, 0, HIGH, OUT, SIZE]), value(OUT)];
+        let change = call("proxy_set_buffer_bytes", [number, 2, 2, 2900, 3]);
+        let first = Guest::new()
+            .named("a")
+            .data(2900, "new")
+            .on(body(direction), [returns(1)])
+            .on(trailers, read.into_iter().chain([change]));
+        let second = acting("b", direction, &[], true);
+        let order = if direction == DOWN { [first, second] } else { [second, first] };
+        let bench = bench(order);
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        chain.headers(direction, false);
+        assert_eq!(feed(&mut chain, &request, direction, "12345", true), held());
+        // Another parcel is not what it holds.
+        show(&request, direction, "!");
+        assert_eq!(chain.trailers(direction), Verdict::Continue);
+        assert_eq!(seen(&bench), ["a:12345", "b:12new5!"], "{direction:?}");
+    }
+}
+
 /// A filter that lets the trailers go lets the body go before them; one that holds them holds the body too.
 #[test]
 fn trailers_come_behind_the_body() {

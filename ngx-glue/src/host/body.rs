@@ -65,4 +65,9 @@ impl Bodies for RequestToken {
             io.lane(direction).recall(filter);
         }
     }
+
+    fn swap_held(&self, stream: StreamType, filter: usize) -> bool {
+        let lane = self.io().zip(Direction::of(stream)).map(|(io, direction)| io.lane(direction));
+        lane.is_some_and(|lane| lane.swap_held(filter))
+    }
 }

@@ -52,6 +52,8 @@ struct State {
     is_gathered: bool,
     /// What each filter has put aside.
     held: Vec<Held>,
+    /// While what a filter holds is shown: whether the parcel could be seen, and was as it came.
+    parcel: Option<(bool, bool)>,
     owners: Owners,
     outgoing: Outgoing,
     /// Something was replaced.
@@ -246,6 +248,22 @@ impl Lane {
             std::mem::swap(&mut held.parts, &mut state.shown);
             state.is_as_it_came = false;
         }
+    }
+
+    /// Swaps the parcel with what filter number `filter` holds, which can be seen then, and the next time back; false
+    /// where it holds nothing.
+    pub(crate) fn swap_held(&self, filter: usize) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        let Some(held) = state.held.get_mut(filter).filter(|held| held.is_held) else { return false };
+        std::mem::swap(&mut held.parts, &mut state.shown);
+        match state.parcel.take() {
+            None => state.parcel = Some((self.is_open.replace(true), state.is_as_it_came)),
+            Some((was_open, as_it_came)) => {
+                self.is_open.set(was_open);
+                state.is_as_it_came = as_it_came;
+            }
+        }
+        true
     }
 
     // --- what goes on --------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@
 //! | `local` | sends a local response with status 418 and TEXT |
 //!
 //! Every context logs `edits: context ID` when it begins. A request with the header `x-resume: ID TYPE` makes the filter
-//! continue the stream of that type of another request, one with `x-close: ID TYPE` closes it, and one with
-//! `x-answer: ID 0` sends it a local response; both have to share an instance (`proxy_wasm_isolation none`).
+//! continue the stream of that type of another request, one with `x-close: ID TYPE` closes it, one with
+//! `x-change: ID TYPE` puts `(SIZE)` in the place of the body that is held, of so many bytes, and continues it, and one
+//! with `x-answer: ID 0` sends it a local response; both have to share an instance (`proxy_wasm_isolation none`).
 
 use log::info;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -131,7 +132,7 @@ impl Edits {
 
 impl HttpContext for Edits {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        for verb in ["resume", "close", "answer"] {
+        for verb in ["resume", "close", "change", "answer"] {
             let Some(order) = self.get_http_request_header(&format!("x-{verb}")) else { continue };
             let mut numbers = order.split(' ').filter_map(|number| number.parse().ok());
             let entered = host::enter(numbers.next().unwrap_or(0));
@@ -139,6 +140,17 @@ impl HttpContext for Edits {
             let done = match verb {
                 "resume" => host::resume(stream),
                 "close" => host::close(stream),
+                "change" => {
+                    let (all, sized) = (usize::MAX >> 1, |body: Option<Vec<u8>>| {
+                        body.map_or_else(|| "(none)".to_owned(), |body| format!("({})", body.len()))
+                    });
+                    if stream == 0 {
+                        self.set_http_request_body(0, all, sized(self.get_http_request_body(0, all)).as_bytes());
+                    } else {
+                        self.set_http_response_body(0, all, sized(self.get_http_response_body(0, all)).as_bytes());
+                    }
+                    host::resume(stream)
+                }
                 _ => {
                     self.send_http_response(418, vec![("x-local", "elsewhere")], Some(b"answered"));
                     0

@@ -68,6 +68,8 @@ enum Step {
     /// A filter holds what there is; what it holds comes before what there is.
     Hold,
     Recall,
+    /// The filter edits what it holds, as above, if it holds anything.
+    EditHeld(usize, usize, usize),
     /// What there is goes on, and is sent at once or later.
     Pass(bool),
     /// What has gone on is sent.
@@ -78,6 +80,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => prop::collection::vec(piece(), 1..5).prop_map(Step::Comes),
         4 => (0..=1000_usize, 0..=1000_usize, 0..30_usize).prop_map(|(at, len, new)| Step::Edit(at, len, new)),
+        2 => (0..=1000_usize, 0..=1000_usize, 0..30_usize)
+            .prop_map(|(at, len, new)| Step::EditHeld(at, len, new)),
         1 => Just(Step::Hold),
         1 => Just(Step::Recall),
         2 => any::<bool>().prop_map(Step::Pass),
@@ -169,6 +173,17 @@ impl World {
         }));
     }
 
+    fn edit_held(&mut self, at: usize, len: usize, new: usize) {
+        assert_eq!(self.lane.swap_held(0), self.held.is_some());
+        let Some(mut held) = self.held.take() else { return };
+        assert!(self.lane.is_open());
+        std::mem::swap(&mut held, &mut self.shown);
+        self.edit(at, len, new);
+        std::mem::swap(&mut held, &mut self.shown);
+        self.held = Some(held);
+        assert!(self.lane.swap_held(0) && !self.lane.is_open());
+    }
+
     fn recall(&mut self) {
         self.lane.recall(0);
         if let Some(mut held) = self.held.take() {
@@ -241,6 +256,7 @@ proptest! {
                 Step::Edit(at, len, new) => world.edit(*at, *len, *new),
                 Step::Hold => world.hold(),
                 Step::Recall => world.recall(),
+                Step::EditHeld(at, len, new) => world.edit_held(*at, *len, *new),
                 Step::Pass(sent) => {
                     world.pass();
                     if *sent {
