@@ -6,6 +6,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # cargo reads .cargo/config.toml from the directory it is called in.
 cd "$root"
+# Where HOME is not set, bash still knows it; what the scripts call may not.
+export HOME=${HOME:-~}
+# rustup puts cargo there, and into the PATH of later logins only.
+if ! command -v cargo >/dev/null && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
+    export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+fi
 
 # One target directory for everything, so that nothing is compiled twice.
 export CARGO_TARGET_DIR=$root/target
@@ -30,11 +36,33 @@ die() {
 as_root() {
     if [[ $(id -u) == 0 ]]; then
         "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
     else
-        die "this needs root: run it as root or install sudo. The command was: $*"
+        sudo "$@"
     fi
+}
+
+# Installs the named Debian packages, or their newest versions if they are installed.
+apt_install() {
+    local name known unknown=()
+    if [[ $(id -u) != 0 ]] && ! command -v sudo >/dev/null; then
+        die "installing packages needs root, or sudo. Have somebody run this as root, then run this script again:
+    apt-get update && apt-get install --no-install-recommends $*"
+    fi
+    say "installing: $*"
+    as_root apt-get -q update </dev/null >&2
+    known=" $(LC_ALL=C apt-cache policy "$@" |
+        awk '/^[^ ]/ { sub(/:$/, ""); name = $0 } /^  Candidate: [^(]/ { printf "%s ", name }')"
+    for name in "$@"; do
+        [[ $known == *" $name "* ]] || unknown+=("$name")
+    done
+    if ((${#unknown[@]})); then
+        die "apt does not have these packages: ${unknown[*]}
+    The scripts know Debian 12 and 13. If this is one of them, see above whether apt could read all of its sources."
+    fi
+    # Nothing that somebody has chosen to install goes: rustc-web, for one, would take the place of Debian's rustc.
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -y install --no-install-recommends --no-remove "$@" </dev/null >&2 ||
+        die "apt-get did not install these packages; it says why above: $*"
 }
 
 # Installs those of the named Debian packages that are missing; if none is, it asks dpkg and nothing else.
@@ -48,21 +76,19 @@ install_packages() {
     for name in "$@"; do
         [[ $known == *" installed:$name "* ]] || missing+=("$name")
     done
-    if ((${#missing[@]} == 0)); then
-        return 0
+    if ((${#missing[@]})); then
+        apt_install "${missing[@]}"
     fi
-    say "installing: ${missing[*]}"
-    as_root apt-get -q update </dev/null >&2
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q -y install --no-install-recommends "${missing[@]}" </dev/null >&2
+}
+
+# Whether a version, numbers with dots between them, is another one or a later one.
+is_at_least() {
+    printf '%s\n' "$2" "$1" | sort --version-sort --check=quiet
 }
 
 # Makes sure of cargo, and of those of its commands that are named.
 require_cargo() {
     local component
-    if ! command -v cargo >/dev/null && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
-        PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
-    fi
     command -v cargo >/dev/null ||
         die "cargo is missing: install rustup (https://rustup.rs) with its default toolchain, then run this again"
     for component in "$@"; do

@@ -162,7 +162,8 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         full Only010 proxy_get_configuration(return_data: i32, return_size: i32) lifecycle.get_configuration "";
         full All proxy_get_buffer_bytes(buffer: i32, start: i32, max_size: i32, return_data: i32, return_size: i32)
             buffers.get_buffer_bytes
-            "bodies, VM and plugin configuration; NOT_FOUND for a buffer that does not exist in a phase";
+            "bodies, VM and plugin configuration; NOT_FOUND for a buffer that does not exist in a phase; what a filter holds of \
+             a body is there in each callback";
         full All proxy_get_buffer_status(buffer: i32, return_size: i32, return_unused: i32)
             buffers.get_buffer_status "as proxy_get_buffer_bytes";
         full All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)

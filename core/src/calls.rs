@@ -66,6 +66,8 @@ pub(crate) struct Waiting<H: Host> {
     /// Number of the context's root context, counted from 0.
     pub(crate) root: usize,
     pub(crate) kind: Kind,
+    /// The callback that has made it.
+    pub(crate) made_in: Callback,
     /// Times it.
     pub(crate) meter: Meter,
 }
@@ -156,6 +158,24 @@ impl<H: Host> Pending<H> {
         }
     }
 
+    /// The context that has made `token` ends. What it has asked for with its last words, when nobody could wait for an
+    /// answer any more, is to be sent all the same: then the call goes on, and nobody is told of it. False if that is not
+    /// so. `waited` says that its `on_done` has put off its end, so that what was asked for there was waited for.
+    pub(crate) fn let_go(&self, token: CallToken, waited: bool) -> bool {
+        let mut all = self.waiting.borrow_mut();
+        let Some(waiting) = all.get_mut(&token) else { return false };
+        let is_last = match waiting.made_in {
+            Callback::Log | Callback::Delete => true,
+            Callback::Done => !waited,
+            _ => false,
+        };
+        let goes_on = is_last && matches!(waiting.kind, Kind::Http | Kind::Unary(_));
+        if goes_on {
+            waiting.seat = Rc::default();
+        }
+        goes_on
+    }
+
     /// The proxy has not begun `token`.
     pub(crate) fn withdraw(&self, token: CallToken) {
         self.remove(token);
@@ -220,6 +240,7 @@ mod tests {
     use super::{FIRST_REHEARSED, Kind, Pending, Seat, Waiting};
     use crate::{
         context::ContextId,
+        filter::Callback,
         metrics::{Metrics, Options},
         testing::Memory,
     };
@@ -231,7 +252,15 @@ mod tests {
         let seat = Rc::new(Seat::default());
         let waiting = || {
             let meter = pending.metrics().begin("f", b"upstream");
-            Waiting { seat: Rc::clone(&seat), context: ContextId::NONE, root: 0, kind: Kind::Http, meter }
+            let seat = Rc::clone(&seat);
+            Waiting {
+                seat,
+                context: ContextId::NONE,
+                root: 0,
+                kind: Kind::Http,
+                made_in: Callback::Tick,
+                meter,
+            }
         };
         let first = pending.begin(waiting());
         assert_eq!(first.number(), 1);

@@ -56,6 +56,8 @@ pub(crate) struct StreamContext<S> {
     /// The request, until it is gone.
     pub(crate) host: Option<S>,
     pub(crate) life: Life,
+    /// Its `on_done` has answered false.
+    pub(crate) waited: bool,
     /// Calls that it waits for.
     calls: Vec<CallToken>,
 }
@@ -110,6 +112,13 @@ impl<S, P> Contexts<S, P> {
         self.streams.len() - self.deferred
     }
 
+    /// The `on_done` of stream context `id` has answered false.
+    pub(crate) fn set_waited(&mut self, id: ContextId) {
+        if let Some(stream) = self.streams.get_mut(id.0) {
+            stream.waited = true;
+        }
+    }
+
     /// How many stream contexts have outlived their request.
     pub(crate) fn deferred(&self) -> usize {
         self.deferred
@@ -132,7 +141,7 @@ impl<S, P> Contexts<S, P> {
     pub(crate) fn add_stream(&mut self, root: ContextId, filter: usize, host: S) -> ContextId {
         let id = self.take_id();
         let (host, life, calls) = (Some(host), Life::Active, Vec::new());
-        self.streams.insert(id.0, StreamContext { root, filter, host, life, calls });
+        self.streams.insert(id.0, StreamContext { root, filter, host, life, waited: false, calls });
         id
     }
 

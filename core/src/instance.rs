@@ -191,6 +191,7 @@ impl<H: Host> Instance<H> {
         if completed || done {
             return self.delete_done(id);
         }
+        self.store.data_mut().contexts.set_waited(id);
         if !lasting {
             return Ok(());
         }

@@ -58,9 +58,10 @@ const CALLS: &[&str] = &[
      metadata. A stream is told of everything, and last of `on_grpc_close`. The callback for trailing metadata may be \
      exported as `proxy_on_grpc_trailing_metadata` too. The upstream may be a serialized \
      `envoy.config.core.v3.GrpcService`.",
-    "A call is cancelled when its context ends. One whose `on_done` has returned false waits for its calls, even in an \
-     instance of its request's own, which then ends when the last of them has been answered. A root context's call is \
-     finished, whatever becomes of requests.",
+    "A call is cancelled when its context ends, but for HTTP and unary gRPC calls made in `on_log`, `on_delete`, or an \
+     `on_done` that returns true: those are made to their end, and nobody is told. A context whose `on_done` has returned \
+     false waits for its calls, even in an instance of its request's own, which then ends when the last of them has been \
+     answered. A root context's call is finished, whatever becomes of requests.",
     "A root context that makes a call in `on_vm_start` or `on_configure` lives in each worker, and makes the call there: in \
      the master, where the configuration is tried out, the call only gets a number, from 2147483648 on.",
 ];

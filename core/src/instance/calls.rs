@@ -52,7 +52,8 @@ impl<H: Host> State<H> {
         };
         let filter = &*self.filter.spec().name;
         let meter = calls.metrics().begin(filter, upstream);
-        let token = calls.begin(Waiting { seat: Rc::clone(&self.seat), context, root, kind, meter });
+        let (seat, made_in) = (Rc::clone(&self.seat), self.callback);
+        let token = calls.begin(Waiting { seat, context, root, kind, made_in, meter });
         match begin(&self.root, token, by) {
             Ok(()) => {
                 self.contexts.add_call(context, token);
@@ -168,10 +169,14 @@ impl<H: Host> Instance<H> {
         Ok(())
     }
 
-    /// Cancels what context `id` waits for.
+    /// Cancels what context `id`, which ends, waits for; what it has asked for at its end goes on.
     pub(super) fn end_calls_of(&mut self, id: ContextId) {
         let state = self.store.data_mut();
-        let calls = state.contexts.take_calls(id);
+        let waited = state.contexts.stream(id).is_some_and(|stream| stream.waited);
+        let mut calls = state.contexts.take_calls(id);
+        if let Some(pending) = &state.calls {
+            calls.retain(|token| !pending.let_go(*token, waited));
+        }
         state.end_calls(calls);
     }
 }

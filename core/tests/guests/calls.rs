@@ -4,13 +4,15 @@ use weir_core::{
     abi::types::StreamType,
     chain::{Direction, Verdict},
     filter::Callback,
+    metrics::Options,
     plan::Isolation,
     shard::Shard,
     testing::{Memory, Request, Worker},
 };
 
 use crate::{
-    caller::{FAILED, HEADERS, TOKEN, begun, caller, cancelled, dial, response},
+    caller::{FAILED, HEADERS, TOKEN, begun, caller, cancelled, dial, grpc_args, grpc_caller, response},
+    hostcalls::define_metric::shown,
     support::{
         Bench, Guest, OUT, SIZE, Step, call, for_context, lines, param, plugin, returns, say, serialized,
         settings, trace, u32_at, value, wat,
@@ -321,6 +323,43 @@ fn a_call_sent_off_by_a_request_is_finished_in_its_own_instance() {
     bench.shard.called(token, response(b""));
     assert_eq!(bench.log(), ["told"]);
     assert_eq!(bench.shard.calls(), 0);
+}
+
+/// A report of a request, say: nobody waits for it.
+#[test]
+fn a_call_at_the_end_of_a_request_is_finished() {
+    for isolation in [Isolation::Stream, Isolation::None] {
+        for callback in [Callback::Done, Callback::Log, Callback::Delete] {
+            let guest = caller()
+                .on(Callback::RequestHeaders, [dial()])
+                .on(callback, [dial()])
+                .on(Callback::HttpCallResponse, [say("told")]);
+            let bench = guest.bench_with(isolation).metrics(Options::default());
+            for _ in 0..2 {
+                let request = bench.request();
+                bench.headers(&request).finish();
+                request.edit().gone = true;
+                let [first, last] = begun(&bench.worker)[..] else { panic!("two calls") };
+                assert_eq!(cancelled(&bench.worker), [first], "{callback:?}");
+                assert_eq!(bench.shard.calls(), 1, "it counts to calls_limit");
+                drop(bench.log());
+                assert!(!bench.shard.called(last, response(b"thanks")), "it is over");
+                assert!(bench.log().is_empty(), "nobody is told");
+                assert_eq!(bench.shard.calls(), 0);
+            }
+            let counted = shown(&bench, "weir_calls_total").join(" ");
+            assert!(counted.contains("outcome=\"2xx\"} 2"), "{counted}");
+        }
+    }
+}
+
+/// A stream of messages has nobody who would write more of them.
+#[test]
+fn a_stream_at_the_end_of_a_request_is_cancelled() {
+    let bench = grpc_caller().on(Callback::Log, [call("proxy_grpc_stream", grpc_args(None))]).bench();
+    bench.headers(&bench.request()).finish();
+    let calls = begun(&bench.worker);
+    assert_eq!((calls.len(), cancelled(&bench.worker)), (1, calls));
 }
 
 #[test]

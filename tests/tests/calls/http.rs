@@ -3,7 +3,7 @@
 use std::thread;
 
 use serde_json::json;
-use weir_tests::{Conf, Nginx, Origin, Reply, raw::Listener};
+use weir_tests::{Conf, Nginx, Origin, Reply, Request, raw::Listener, wait};
 
 use super::{assert_failed, conf, header, outcome, outcomes, status};
 
@@ -44,14 +44,32 @@ fn every_callback_makes_calls() {
         }
         for when in ["resb", "done"] {
             let mark = nginx.mark();
-            let request =
-                weir_tests::Request::get("/").header("x-calls", &order.to_string()).header("x-when", when);
+            let request = Request::get("/").header("x-calls", &order.to_string()).header("x-when", when);
             assert_eq!(nginx.send(request).text(), "answered", "{when}");
             nginx.wait_for_log_since(
                 mark,
                 "calls: stream [{\"refused\":null,\"error\":null,\"headers\":[[\":status\",\"200\"]",
             );
         }
+    }
+}
+
+/// A report of what became of a request: nobody waits for what the other side says to it, nor is told.
+#[test]
+fn a_call_at_the_end_of_a_request_is_finished() {
+    let origin = Origin::start(|_| Reply::text("thanks"));
+    let order = json!([{"upstream": origin.address().to_string(), "method": "POST", "body": "a report"}]);
+    for isolation in ["stream", "none"] {
+        let nginx = Nginx::start(conf(&format!("proxy_wasm_isolation {isolation};")));
+        for count in 1..=3 {
+            let before = origin.count();
+            let request = Request::get("/").header("x-calls", &order.to_string()).header("x-when", "log");
+            assert_eq!(nginx.send(request).text(), "answered");
+            let came = wait::poll(|| (origin.count() == before + 1).then_some(()));
+            assert!(came.is_some(), "{isolation} {count}: {}", nginx.log());
+        }
+        let log = nginx.stop();
+        assert!(!log.contains("calls: stream ["), "{log}");
     }
 }
 
@@ -98,8 +116,7 @@ fn a_root_context_calls_when_a_message_comes() {
     let order = json!([{"upstream": origin.address().to_string()}]);
     for _ in 0..3 {
         let mark = nginx.mark();
-        let request =
-            weir_tests::Request::get("/").header("x-calls", &order.to_string()).header("x-when", "queue");
+        let request = Request::get("/").header("x-calls", &order.to_string()).header("x-when", "queue");
         assert_eq!(nginx.send(request).text(), "answered");
         let line = nginx.wait_for_log_since(mark, "calls: root ");
         assert!(line.contains("by message"), "{line}");
@@ -232,7 +249,7 @@ fn a_callback_that_fails_is_reported_once() {
             let nginx = Nginx::start(conf(&format!(
                 "proxy_wasm_isolation {isolation}; proxy_wasm_failure {policy};"
             )));
-            let response = nginx.send(weir_tests::Request::get("/").header("x-calls", &order.to_string()));
+            let response = nginx.send(Request::get("/").header("x-calls", &order.to_string()));
             assert_eq!(response.status, expected, "{isolation} {policy}");
             let log = nginx.stop();
             let said = log.lines().filter(|line| line.contains("[error]") && line.contains("weir")).count();
