@@ -113,6 +113,12 @@ fn of_the_response() {
     assert_eq!(property(&response, 0).map(|value| int(&value)), Some(202));
     assert_eq!(property(&response, 1).as_deref(), Some(&b"1, 2"[..]));
     assert_eq!(property(&response, 2), None);
+    assert_eq!(property(&response, 3).as_deref(), Some(&b"via_upstream"[..]));
+    // Now there is none, and the response is nginx's own.
+    drop(origin);
+    let response = nginx.get("/").expect_status(502);
+    assert_eq!(property(&response, 0).map(|value| int(&value)), Some(502));
+    assert_eq!(property(&response, 3), None);
 }
 
 /// What is known only at the end is there in `on_log`.

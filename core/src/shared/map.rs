@@ -20,7 +20,9 @@ use super::word::Memory;
 /// # Errors
 /// When the system has none to give.
 pub fn unnamed(bytes: usize) -> io::Result<File> {
-    let file = File::from(memfd_create("weir", MemfdFlags::CLOEXEC)?);
+    let file = memfd_create("weir", MemfdFlags::CLOEXEC)
+        .map_err(|error| io::Error::other(format!("the system gives no memory by memfd_create: {error}")))?;
+    let file = File::from(file);
     file.set_len(bytes as u64)?;
     Ok(file)
 }

@@ -147,11 +147,7 @@ fn engine(block: &Block) -> Result<Arc<Engine>, Failure> {
             ),
         ));
     }
-    Engine::shared(&settings).map_err(|error| {
-        // After the check above it is address space that is missing, as a rule.
-        let advice = "fewer \"instances\" or a smaller \"memory_reservation\" need less address space";
-        Failure::new(&block.place, format_args!("{error}; {advice}"))
-    })
+    Engine::shared(&settings).map_err(|error| Failure::new(&block.place, error))
 }
 
 /// The cache that the configuration names. One that was asked for must work; the default one only should.

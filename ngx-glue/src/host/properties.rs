@@ -52,7 +52,9 @@ pub(super) fn attribute<'a>(
             status => int(status),
         },
         A::ResponseCodeDetails => match io.details() {
-            [] => Upstream::of(request).and_then(|_| bytes(b"via_upstream")),
+            [] => {
+                Upstream::of(request).filter(|peer| peer.has_responded()).and_then(|_| bytes(b"via_upstream"))
+            }
             details => bytes(details),
         },
         // `$body_bytes_sent`.

@@ -89,6 +89,14 @@ impl<'a> Upstream<'a> {
         PeerFailure::of(state.status, happened(state.connect_time), happened(state.header_time))
     }
 
+    /// Whether the headers of a response have come from the peer.
+    pub(crate) fn has_responded(self) -> bool {
+        // SAFETY: an element of an array in the request's pool; the reference ends here.
+        let time: ngx_msec_t = unsafe { self.state.as_ref() }.header_time;
+        // -1 says that it has not happened.
+        time != ngx_msec_t::MAX
+    }
+
     /// Name of the `upstream` block, or host of `proxy_pass`.
     pub(crate) fn name(self) -> Option<&'a [u8]> {
         let upstream = NonNull::new(self.request.peek(|r| r.upstream))?;
