@@ -145,9 +145,17 @@ impl HttpContext for Edits {
                         body.map_or_else(|| "(none)".to_owned(), |body| format!("({})", body.len()))
                     });
                     if stream == 0 {
-                        self.set_http_request_body(0, all, sized(self.get_http_request_body(0, all)).as_bytes());
+                        self.set_http_request_body(
+                            0,
+                            all,
+                            sized(self.get_http_request_body(0, all)).as_bytes(),
+                        );
                     } else {
-                        self.set_http_response_body(0, all, sized(self.get_http_response_body(0, all)).as_bytes());
+                        self.set_http_response_body(
+                            0,
+                            all,
+                            sized(self.get_http_response_body(0, all)).as_bytes(),
+                        );
                     }
                     host::resume(stream)
                 }
