@@ -263,11 +263,16 @@ impl<S, P> Contexts<S, P> {
         self.root(self.stream(id).map_or(id, |stream| stream.root))
     }
 
-    /// The directive of context `id`, and where its callbacks count; `None` where they do not.
+    /// Number, counted from 0, of the root context of context `id`, or of one that there is not.
     #[inline]
-    pub(crate) fn counted(&self, id: ContextId) -> Option<(&P, &Tallies)> {
-        let root = self.roots.get(Self::root_index(self.stream(id).map_or(id, |stream| stream.root))?)?;
-        Some((&root.plugin, root.tallies.as_deref()?))
+    pub(crate) fn root_of(&self, id: ContextId) -> Option<usize> {
+        Self::root_index(self.stream(id).map_or(id, |stream| stream.root))
+    }
+
+    /// Where callbacks of root context number `index`, and of those below it, count; `None` where they do not.
+    #[inline]
+    pub(crate) fn tallies(&self, index: usize) -> Option<&Tallies> {
+        self.roots.get(index)?.tallies.as_deref()
     }
 
     /// The effective context's request.

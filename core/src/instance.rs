@@ -393,7 +393,7 @@ impl<H: Host> Instance<H> {
         if self.failed {
             state.explain();
         }
-        self.ended = timed.and_then(|timed| recorder::end(state, context, callback, timed));
+        self.ended = timed.map(|timed| recorder::end(state, callback, timed));
         if !state.output.is_empty() {
             wasi::flush(state);
         }

@@ -35,13 +35,6 @@ pub(super) fn clock() -> Clock {
     *CLOCK.get_or_init(Clock::new)
 }
 
-/// A callback that is timed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Timed {
-    histogram: Id,
-    begun: Moment,
-}
-
 /// The times of one worker's callbacks. What it holds is written down when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -75,29 +68,33 @@ impl Ledger {
         (timing != Timing::Off).then(make)
     }
 
-    /// A callback begins that is timed; right then, if it `follows` another, which ended at that moment. Its times are in
-    /// `histogram`.
+    /// Now.
     #[inline]
-    pub(crate) fn begin(&self, histogram: Id, follows: Option<Moment>) -> Timed {
-        Timed { histogram, begun: follows.unwrap_or_else(|| self.clock.now()) }
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
-    /// It has ended; it is the `callback` of `tallies`. Answers when, and whether it is the first thing that waits to be
-    /// written down.
+    /// What began at `begun`, and is timed, ended at `ended`: a `callback` of `tallies`, whose times are in `histogram`.
+    /// Answers whether it is the first thing that waits to be written down.
     #[inline]
-    pub(crate) fn end(&self, timed: Timed, tallies: &Tallies, callback: Callback) -> (Moment, bool) {
-        let ended = self.clock.now();
-        let ticks = ended.since(timed.begun).min((1 << TICKS) - 1);
+    pub(crate) fn note(
+        &self,
+        (begun, ended): (Moment, Moment),
+        histogram: Id,
+        tallies: &Tallies,
+        callback: Callback,
+    ) -> bool {
+        let ticks = ended.since(begun).min((1 << TICKS) - 1);
         let times = tallies.time(callback, ticks);
         let at = self.len.get();
         if let Some(word) = self.words.get(at) {
-            word.set((u64::from(timed.histogram.0) << TIMES | u64::from(times)) << TICKS | ticks);
+            word.set((u64::from(histogram.0) << TIMES | u64::from(times)) << TICKS | ticks);
         }
         self.len.set(at + 1);
         if at + 1 >= ROOM {
             self.write_down();
         }
-        (ended, at == 0)
+        at == 0
     }
 
     /// Writes everything down: what was not timed as what was timed last. Another period begins.
@@ -169,21 +166,22 @@ mod tests {
         }
     }
 
-    /// Runs `callback`, and, if it is timed, `during` meanwhile; then answers what [`Ledger::end`] does.
+    /// Runs `callback`, and, if it is timed, `during` meanwhile, which may put its beginning off; then answers what
+    /// [`Ledger::note`] does.
     fn run(
         ledger: &Ledger,
         tallies: &Tallies,
         callback: Callback,
         histogram: Id,
-        during: impl FnOnce(&mut super::Timed),
-    ) -> Option<(Moment, bool)> {
+        during: impl FnOnce(&mut Moment),
+    ) -> Option<bool> {
         if !tallies.run(callback) {
             return None;
         }
         let histogram = tallies.histogram(callback, || Some(histogram)).expect("a histogram");
-        let mut timed = ledger.begin(histogram, None);
-        during(&mut timed);
-        Some(ledger.end(timed, tallies, callback))
+        let mut begun = ledger.now();
+        during(&mut begun);
+        Some(ledger.note((begun, ledger.now()), histogram, tallies, callback))
     }
 
     #[test]
@@ -192,10 +190,9 @@ mod tests {
         let time = metrics.define_own(&TIME, &[]).expect("room");
         let tallies = ledger.tallies(&Recorder::default()).expect("it counts");
         let pause = |_: &mut _| thread::sleep(Duration::from_millis(2));
-        let (_, first) = run(&ledger, &tallies, Callback::Log, time, pause).expect("timed");
-        assert!(first, "the first one");
-        let (_, first) = run(&ledger, &tallies, Callback::Log, time, pause).expect("timed");
-        assert!(!first, "the second one");
+        let is_first = || run(&ledger, &tallies, Callback::Log, time, pause).expect("timed");
+        assert!(is_first(), "the first one");
+        assert!(!is_first(), "the second one");
         assert_eq!(nth(&metrics, 0).count(), 0, "not yet");
         ledger.settle();
         ledger.settle();
@@ -212,7 +209,7 @@ mod tests {
         let time = metrics.define_own(&TIME, &[]).expect("room");
         let tallies = ledger.tallies(&Recorder::default()).expect("it counts");
         let runs = (0..=ROOM).filter_map(|_| run(&ledger, &tallies, Callback::Log, time, |_| ()));
-        assert_eq!(runs.filter(|(_, first)| *first).count(), 2);
+        assert_eq!(runs.filter(|first| *first).count(), 2);
         assert_eq!(nth(&metrics, 0).count(), ROOM as u64, "each is timed");
     }
 
@@ -250,8 +247,7 @@ mod tests {
         let short = 100_000_000;
         for number in 0..RUNS {
             let ticks = if number % 4 == 0 { 3 * short } else { short };
-            let _ =
-                run(&ledger, &tallies, Callback::Log, time, |timed| timed.begun = timed.begun.earlier(ticks));
+            let _ = run(&ledger, &tallies, Callback::Log, time, |begun| *begun = begun.earlier(ticks));
         }
         ledger.settle();
         let times = nth(&metrics, 0);

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use super::clock::Moment;
-use super::{Id, Kind, Metrics, Own, Slot, Timing, Unit, ledger::Timed};
+use super::{Id, Kind, Metrics, Own, Slot, Timing, Unit};
 use crate::{
-    context::ContextId,
+    context::{ContextId, ContextsOf},
     failure::Cause,
     filter::Callback,
     host::{Host, RootHost},
@@ -185,6 +185,14 @@ fn label(callback: Callback) -> &'static str {
     name.strip_prefix("proxy_").unwrap_or(name)
 }
 
+/// A callback that is timed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timed {
+    begun: Moment,
+    /// Number of its directive's root context.
+    root: usize,
+}
+
 /// `callback` of `context` begins; right then, if it `follows` another, which ended at that moment. It counts. `None` if it
 /// is not timed.
 #[inline]
@@ -194,32 +202,27 @@ pub(crate) fn begin<H: Host>(
     callback: Callback,
     follows: Option<Moment>,
 ) -> Option<Timed> {
-    let (plugin, tallies) = state.contexts.counted(context)?;
-    if !tallies.run(callback) {
-        return None;
-    }
+    let root = state.contexts.root_of(context)?;
+    let tallies = state.contexts.tallies(root)?;
+    tallies.run(callback).then(|| Timed { begun: follows.unwrap_or_else(|| state.ledger.now()), root })
+}
+
+/// A `callback` that is timed has ended; answers when.
+#[inline]
+pub(crate) fn end<H: Host>(state: &State<H>, callback: Callback, timed: Timed) -> Moment {
+    let ended = state.ledger.now();
+    let Some(tallies) = state.contexts.tallies(timed.root) else { return ended };
     let known = || {
+        let plugin = state.contexts.plugin(ContextsOf::<H>::root_id(timed.root))?;
         let define = || define(&state.metrics, plugin, &TIME, &[("callback", label(callback))]);
         plugin.recorder.times.get(callback as usize, define)
     };
-    let histogram = tallies.histogram(callback, known)?;
-    Some(state.ledger.begin(histogram, follows))
-}
-
-/// `callback` of `context`, which is timed, has ended; answers when.
-#[inline]
-pub(crate) fn end<H: Host>(
-    state: &State<H>,
-    context: ContextId,
-    callback: Callback,
-    timed: Timed,
-) -> Option<Moment> {
-    let (_, tallies) = state.contexts.counted(context)?;
-    let (ended, first) = state.ledger.end(timed, tallies, callback);
-    if first {
+    if let Some(histogram) = tallies.histogram(callback, known)
+        && state.ledger.note((timed.begun, ended), histogram, tallies, callback)
+    {
         state.root.settle_soon();
     }
-    Some(ended)
+    ended
 }
 
 /// A callback of `plugin` has had an effect.

@@ -31,7 +31,7 @@ pub(crate) struct Tallies {
     chance: Cell<u32>,
     /// As [`FEW`]; [`u8::MAX`] where each is timed.
     few: u8,
-    /// How often each has run in this period, at most 254.
+    /// How often each has been timed in this period, before chance decides.
     runs: [Cell<u8>; CALLBACKS],
     /// How often since it was timed last, in whichever period.
     untimed: [Cell<u8>; CALLBACKS],
@@ -56,14 +56,18 @@ impl Tallies {
     /// `callback` runs; answers whether it is to be timed.
     #[inline]
     pub(super) fn run(&self, callback: Callback) -> bool {
-        let at = callback as usize;
-        let (runs, untimed) = (self.runs[at].get(), self.untimed[at].get() + 1);
-        self.runs[at].set(runs.saturating_add(1).min(u8::MAX - 1));
-        self.untimed[at].set(untimed);
+        let runs = &self.runs[callback as usize];
+        if runs.get() < self.few {
+            runs.set(runs.get() + u8::from(self.few == FEW));
+            return true;
+        }
         // Knuth's constants, as Numerical Recipes gives them; the upper bits are the random ones.
         let random = self.chance.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.chance.set(random);
-        runs < self.few || random >> (u32::BITS - ONE_OF.trailing_zeros()) == 0 || untimed >= MOST
+        let untimed = &self.untimed[callback as usize];
+        let is_timed = random >> (u32::BITS - ONE_OF.trailing_zeros()) == 0 || untimed.get() + 1 >= MOST;
+        untimed.set(untimed.get() + u8::from(!is_timed));
+        is_timed
     }
 
     /// Where the times of `callback` are; `known` tells it the first time.
@@ -79,7 +83,7 @@ impl Tallies {
     #[inline]
     pub(super) fn time(&self, callback: Callback, ticks: u64) -> u8 {
         self.last[callback as usize].set(ticks);
-        self.untimed[callback as usize].replace(0)
+        self.untimed[callback as usize].replace(0) + 1
     }
 
     /// The period ends. Visits what has not been measured: where it belongs, what is to be written down for each time, and
