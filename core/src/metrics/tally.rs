@@ -1,7 +1,7 @@
 //! How often the callbacks of one directive have run in one worker, and which of these times are measured.
 //!
 //! Reading the clock for each callback of a busy worker, and writing that down, takes as long as some callbacks do. So in
-//! a period, which ends when the [ledger](super::ledger) is written down, a callback is timed the first [`FEW`] times, and by
+//! a period, which ends when the [ledger](super::ledger) is settled, a callback is timed the first [`FEW`] times, and by
 //! chance one time of [`ONE_OF`] after that. What is timed stands for itself and for those before it that were not: how
 //! often callbacks ran is exact, and how long they took is what was sampled.
 
