@@ -170,6 +170,35 @@ fn what_weir_counts_is_shown_by_directive() {
     assert!(!nginx.get("/metrics").text().contains("weir_callback"));
 }
 
+/// However many of them are timed.
+#[test]
+fn every_callback_counts() {
+    const COUNT: usize = 3000;
+    for callbacks in ["on", "all"] {
+        let nginx = Nginx::start(
+            Conf::new()
+                .guest("counts")
+                .workers(1)
+                .wasm(&format!("metrics {{ callbacks {callbacks}; }}"))
+                .server(
+                    "keepalive_requests 100000; location / { proxy_wasm counts my_; return 200 ok; }
+                     location = /metrics { weir_metrics; }",
+                ),
+        );
+        let mut connection = nginx.connect(Protocol::Http1);
+        for _ in 0..COUNT {
+            let _ = connection.get("/").expect_status(200);
+        }
+        let text = nginx.get("/metrics").text();
+        for callback in ["request_headers", "response_body", "log"] {
+            let end = format!("callback=\"on_{callback}\"}} {COUNT}");
+            let is_it =
+                |line: &str| line.starts_with("weir_callback_duration_seconds_count") && line.ends_with(&end);
+            assert!(text.lines().any(is_it), "{callbacks} {callback}: {text}");
+        }
+    }
+}
+
 /// What the command `weir` prints.
 fn weir(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(paths::weir()).args(arguments).output().expect("run weir");
