@@ -144,6 +144,24 @@ fn it_is_closed() {
     }
 }
 
+/// Asks for a response with trailers, and gives an order when their callback has paused.
+fn exchange_with_trailers(
+    nginx: &Nginx,
+    origin: &Listener,
+    protocol: Protocol,
+    verb: &str,
+) -> Result<Response, Broken> {
+    let mark = nginx.mark();
+    thread::scope(|scope| {
+        let held = scope.spawn(|| nginx.connect(protocol).try_send(Request::get("/")));
+        origin.accept().write(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n",
+        );
+        order(nginx, verb, &context(nginx, mark, "rest"), 1);
+        held.join().expect("the client")
+    })
+}
+
 /// Trailers, and the end of the body with them.
 #[test]
 fn trailers_go_on() {
@@ -151,15 +169,7 @@ fn trailers_go_on() {
     let nginx = start(&origin.address().to_string(), "rest.pause", "");
     for verb in ["resume", "close"] {
         for protocol in PROTOCOLS {
-            let mark = nginx.mark();
-            let result = thread::scope(|scope| {
-                let held = scope.spawn(|| nginx.connect(protocol).try_send(Request::get("/")));
-                origin.accept().write(
-                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n",
-                );
-                order(&nginx, verb, &context(&nginx, mark, "rest"), 1);
-                held.join().expect("the client")
-            });
+            let result = exchange_with_trailers(&nginx, &origin, protocol, verb);
             if verb == "close" {
                 assert!(result.is_err(), "{protocol:?}: {result:?}");
                 continue;
@@ -286,15 +296,7 @@ fn what_is_held_is_changed_while_trailers_wait() {
     let origin = Listener::start();
     let nginx = start(&origin.address().to_string(), "resb.pause rest.pause", "");
     for protocol in PROTOCOLS {
-        let mark = nginx.mark();
-        let result = thread::scope(|scope| {
-            let held = scope.spawn(|| nginx.connect(protocol).try_send(Request::get("/")));
-            origin.accept().write(
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n",
-            );
-            order(&nginx, "change", &context(&nginx, mark, "rest"), 1);
-            held.join().expect("the client")
-        });
+        let result = exchange_with_trailers(&nginx, &origin, protocol, "change");
         let response = result.expect("a response");
         assert_eq!(response.text(), "(5)");
         assert_eq!(response.trailers, [("x-sum".to_owned(), "42".to_owned())], "{protocol:?}");
