@@ -16,6 +16,7 @@ use weir_core::{
     },
     chain::{Chain, Direction},
     engine::{Tracking, cache::Cache},
+    metrics::Timing,
     plan::Isolation,
     testing::{Memory, Pair, Request},
 };
@@ -55,6 +56,12 @@ fn chain(filters: usize) -> (Bench, Request) {
     warm(&case("noop", filters, Isolation::Stream, Tracking::Protect))
 }
 
+/// The same without times of callbacks, as most requests of a busy worker are.
+fn untimed(filters: usize) -> (Bench, Request) {
+    let case = case("noop", filters, Isolation::Stream, Tracking::Protect);
+    warm(&Case { timing: Timing::Off, ..case })
+}
+
 #[library_benchmark]
 #[bench::noop_shared(args = ("noop"), setup = shared)]
 #[bench::noop_own(args = ("noop"), setup = own)]
@@ -63,6 +70,7 @@ fn chain(filters: usize) -> (Bench, Request) {
 #[bench::add_headers_cpp_own(args = ("add_headers_cpp"), setup = own)]
 #[bench::headers20_own(args = ("headers20"), setup = own)]
 #[bench::five_noops_own(args = (5), setup = chain)]
+#[bench::five_noops_untimed(args = (5), setup = untimed)]
 fn request((bench, request): (Bench, Request)) -> (Bench, Request) {
     bench.serve(&request);
     (bench, request)

@@ -4,7 +4,12 @@
 
 use wasmtime::{Caller, ExternType, FuncType, Linker, Module, ValType};
 
-use crate::{filter::exports::signature, host::Host, instance::State, wasi};
+use crate::{
+    filter::exports::signature,
+    host::Host,
+    instance::{self, State},
+    wasi,
+};
 
 pub mod docs;
 pub mod pairs;
@@ -107,6 +112,7 @@ macro_rules! rows {
             versions: Versions::$versions, support: Support::Full, note: $note,
             link: |linker, module, name| {
                 linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
+                    instance::follow(&mut caller);
                     answer($room::$does(&mut caller, $($arg),*))
                 }).map(|_| ())
             },
@@ -118,6 +124,7 @@ macro_rules! rows {
             versions: Versions::$versions, support: Support::Full, note: $note,
             link: |linker, module, name| {
                 linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
+                    instance::follow(&mut caller);
                     answer($room::$does(&mut caller, $($arg),*)).map(|_| ())
                 }).map(|_| ())
             },
@@ -129,6 +136,7 @@ macro_rules! rows {
             versions: Versions::Wasi, support: Support::$support, note: $note,
             link: |linker, module, name| {
                 linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
+                    instance::follow(&mut caller);
                     wasi::answer(wasi::$does(&mut caller, $($arg),*))
                 }).map(|_| ())
             },

@@ -23,6 +23,7 @@ use crate::{
     failure::{Failure, Policy},
     filter::Callback,
     host::{Host, Maps, StreamHost},
+    instance::Created,
     metrics::recorder::Moment,
     plan::{ChainId, StepPlan},
     pool::Lease,
@@ -142,13 +143,15 @@ impl<H: Host> Chain<H> {
             self.report(at, &failure);
             return;
         }
-        for (at, step) in plan.steps.iter().enumerate() {
+        let mut at = 0;
+        while let Some(step) = plan.steps.get(at) {
             self.steps.push(Step::new());
             let earlier = plan.steps.iter().take(at).position(|other| other.group == step.group);
             match earlier.and_then(|earlier| self.steps.get(earlier)) {
                 // Its instance has been reported.
                 Some(earlier) if earlier.failed => {
                     self.steps[at].failed = true;
+                    at += 1;
                     continue;
                 }
                 Some(earlier) => {
@@ -156,8 +159,10 @@ impl<H: Host> Chain<H> {
                 }
                 None => {}
             }
-            if let Err(failure) = self.create_context(at, step) {
-                self.report(at, &failure);
+            let failure = self.create_some(at, step).err();
+            at = self.steps.len();
+            if let Some(failure) = failure {
+                self.report(at - 1, &failure);
                 if self.refusal.is_some() {
                     return;
                 }
@@ -166,25 +171,40 @@ impl<H: Host> Chain<H> {
     }
 
     /// Creates the stream context of filter number `at`, in the instance that an earlier filter shares with it or in
-    /// one that is checked out.
-    fn create_context(&mut self, at: usize, step: &StepPlan) -> Result<(), Failure> {
+    /// one that is checked out; and perhaps those of filters after it, which are in the same instance.
+    ///
+    /// # Errors
+    /// What the last filter that there is now has failed with.
+    fn create_some(&mut self, at: usize, step: &StepPlan) -> Result<(), Failure> {
         if self.steps[at].lease == NO_LEASE {
             self.steps[at].trial = self.shard.admit(step.group)?;
             self.leases.push(self.shard.pool.check_out(step.group)?);
             self.steps[at].lease = self.leases.len() - 1;
         }
-        let lease = &mut self.leases[self.steps[at].lease];
-        let (created, asked) = lease.with(Callback::ContextCreate, |instance| {
+        let (lease, trial) = (self.steps[at].lease, self.steps[at].trial);
+        let (created, asked) = self.leases[lease].with(Callback::ContextCreate, |instance| {
             instance.follow(self.ended);
-            let created = instance.create_stream(step.root, at, &self.stream);
+            let created = instance.create_streams(step.root, at, step.run, &self.stream);
             self.ended = instance.ended();
             (created, instance.asked())
         })?;
-        if created.is_err() && asked.local_response != ContextId::NONE {
-            self.stream.withdraw_local_response();
+        let Created { first, count, failure } = created;
+        let all = (0..count).map(|at| first.after(at)).chain(failure.as_ref().map(|_| ContextId::NONE));
+        for (number, context) in all.enumerate() {
+            if number > 0 {
+                self.steps.push(Step { lease, trial, ..Step::new() });
+            }
+            self.steps[at + number].context = context;
         }
-        self.steps[at].context = created?;
-        Ok(())
+        match failure {
+            Some(failure) => {
+                if asked.local_response != ContextId::NONE {
+                    self.stream.withdraw_local_response();
+                }
+                Err(failure)
+            }
+            None => Ok(()),
+        }
     }
 
     /// When a client whose request has failed may ask again, where the failure knows that: for a header Retry-After.

@@ -33,6 +33,16 @@ impl ContextId {
     pub const fn from_raw(raw: i32) -> Self {
         Self(raw.cast_unsigned())
     }
+
+    /// The one whose number is greater by `count`.
+    pub(crate) fn after(self, count: usize) -> Self {
+        Self(self.0.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
+    /// By how much the number of `later` is greater.
+    pub(crate) fn distance(self, later: Self) -> usize {
+        usize::try_from(later.0.wrapping_sub(self.0)).unwrap_or(usize::MAX)
+    }
 }
 
 /// How far a stream context is.
@@ -143,6 +153,12 @@ impl<S, P> Contexts<S, P> {
         let (host, life, calls) = (Some(host), Life::Active, Vec::new());
         self.streams.insert(id.0, StreamContext { root, filter, host, life, waited: false, calls });
         id
+    }
+
+    /// Whether the next `count` ids follow one another.
+    pub(crate) fn are_next_free(&self, count: usize) -> bool {
+        let last = u32::try_from(count).ok().and_then(|count| self.next.checked_add(count));
+        last.is_some_and(|last| (self.next..last).all(|id| !self.streams.contains(id)))
     }
 
     /// The first id that is no root's.

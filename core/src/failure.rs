@@ -126,12 +126,20 @@ pub struct Details {
     pub callback: Callback,
     /// The cause.
     pub cause: Cause,
+    /// It was called by a function of ours, which is the outermost one of the backtrace.
+    in_series: bool,
 }
 
 impl Failure {
     #[cold]
     pub(crate) fn new(callback: Callback, cause: Cause) -> Self {
-        Self(Box::new(Details { callback, cause }))
+        Self(Box::new(Details { callback, cause, in_series: false }))
+    }
+
+    /// The same in a callback that was one of [several](crate::filter::series).
+    #[cold]
+    pub(crate) fn in_series(callback: Callback, cause: Cause) -> Self {
+        Self(Box::new(Details { callback, cause, in_series: true }))
     }
 }
 
@@ -176,8 +184,13 @@ impl std::fmt::Display for Failure {
             Cause::Host(what) => write!(f, "{name} failed: {what}")?,
         }
         match self.cause.backtrace() {
-            Some(trace) if f.alternate() => write!(f, "; wasm backtrace:\n  {}", trace::text(trace, "\n  ")),
-            Some(trace) => write!(f, "; wasm backtrace: {}", trace::text(trace, ", ")),
+            Some(trace) => {
+                let (begin, between) = if f.alternate() { ("\n  ", "\n  ") } else { (" ", ", ") };
+                let frames = trace.frames();
+                let guests = frames.len().saturating_sub(self.in_series.into());
+                let text = trace::text(frames.get(..guests).unwrap_or_default(), between);
+                write!(f, "; wasm backtrace:{begin}{text}")
+            }
             None => Ok(()),
         }
     }

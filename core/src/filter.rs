@@ -25,14 +25,16 @@ use crate::{
     metrics::{Kind, Own},
 };
 
+mod callback;
 pub mod exports;
 pub mod inspect;
 pub(crate) mod instrument;
 pub(crate) mod quota;
+pub(crate) mod series;
 pub mod symbols;
 mod text;
 
-pub use exports::Callback;
+pub use callback::Callback;
 pub use inspect::AbiVersion;
 
 use abi::types::LogLevel;
@@ -135,7 +137,7 @@ impl<H: Host> Filter<H> {
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
         inspect::fits(module, &engine.settings().limits).map_err(unfit)?;
-        let exports = Exports::resolve(module).map_err(unfit)?;
+        let exports = Exports::resolve(module, instrumented.obstacle.is_none()).map_err(unfit)?;
         let linked = abi::link::<H>(engine.wasmtime(), module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
         for unknown in &linked.unknown {

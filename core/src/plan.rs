@@ -95,6 +95,8 @@ pub struct ChainId(usize);
 pub(crate) struct StepPlan {
     pub(crate) group: usize,
     pub(crate) root: usize,
+    /// How many filters from this one on are in this instance, each under the root context after the last one's.
+    pub(crate) run: usize,
 }
 
 #[derive(Debug)]
@@ -165,7 +167,13 @@ impl<H: Host> Plans<H> {
         if let Some(at) = self.chains.iter().position(|chain| same(&chain.plugins, &plugins)) {
             return ChainId(at);
         }
-        let steps: Vec<_> = plugins.iter().map(|plugin| self.step(plugin, &plugins)).collect();
+        let mut steps: Vec<_> = plugins.iter().map(|plugin| self.step(plugin, &plugins)).collect();
+        for at in (1..steps.len()).rev() {
+            let (before, next) = (steps[at - 1], steps[at]);
+            if before.group == next.group && before.root + 1 == next.root {
+                steps[at - 1].run = next.run + 1;
+            }
+        }
         let ends_early = [0, 1].map(|way| steps.iter().any(|step| self.groups[step.group].ends_early[way]));
         let wants = Callback::ALL
             .iter()
@@ -222,7 +230,7 @@ impl<H: Host> Plans<H> {
             plugins.push(Arc::clone(plugin));
             plugins.len() - 1
         });
-        StepPlan { group: at, root }
+        StepPlan { group: at, root, run: 1 }
     }
 
     /// The code of all modules that chains use, for profilers.

@@ -1,10 +1,7 @@
 //! The end of a request's filters: contexts end, instances go back to the pool, some before the request is over.
 
-use super::{Chain, flow::Direction};
-use crate::{
-    context::ContextId, failure::Failure, filter::Callback, host::Host, instance::Instance,
-    metrics::recorder::Moment, plan::StepPlan, pool::Lease,
-};
+use super::{Chain, Step, flow::Direction};
+use crate::{filter::Callback, host::Host, plan::StepPlan, pool::Lease};
 
 impl<H: Host> Chain<H> {
     /// Ends every context (`on_done`, `on_log`, `on_delete`) and gives the instances back. Does nothing the second
@@ -14,18 +11,9 @@ impl<H: Host> Chain<H> {
             return;
         }
         self.ended = None;
-        self.end_contexts(|instance, context, lasting, ended| {
-            instance.follow(*ended);
-            let done = instance.end_stream(context, lasting);
-            *ended = instance.ended();
-            done.and_then(|()| instance.end_completed())
-        });
+        self.end_contexts();
         // What a filter has put off in an instance of the request's own ends when all others are done.
-        self.end_contexts(
-            |instance, context, lasting, _| {
-                if lasting { Ok(()) } else { instance.end_deferred(context) }
-            },
-        );
+        self.end_deferred();
         self.end_trials();
         self.report_dropped_lines();
         for lease in self.leases.drain(..) {
@@ -52,25 +40,59 @@ impl<H: Host> Chain<H> {
         }
     }
 
-    /// Does `end` to each filter's context, told whether the instance lives on; contexts of those that have failed are
+    /// Ends each filter's context, those that are in one instance together; contexts of those that have failed are
     /// forgotten.
-    fn end_contexts(
-        &mut self,
-        end: impl Fn(&mut Instance<H>, ContextId, bool, &mut Option<Moment>) -> Result<(), Failure>,
-    ) {
-        for at in 0..self.steps.len() {
-            let Some(step) = self.steps.get(at) else { continue };
-            let (context, failed) = (step.context, step.failed);
-            let Some(lease) = self.leases.get_mut(step.lease).filter(|lease| lease.is_there()) else {
+    fn end_contexts(&mut self) {
+        let mut at = 0;
+        while let Some(Step { lease, context, failed, .. }) = self.steps.get(at) {
+            let (lease, first, failed) = (*lease, *context, *failed);
+            let count = if failed { 1 } else { self.row(at) };
+            let Some(lease) = self.leases.get_mut(lease).filter(|lease| lease.is_there()) else {
+                at += 1;
                 continue;
             };
+            let lasting = lease.lasting();
+            let ended = lease.with(Callback::Done, |instance| {
+                if failed || instance.has_failed() {
+                    instance.forget_stream(first);
+                    return (1, Ok(()));
+                }
+                instance.follow(self.ended);
+                let ended = instance.end_streams(first, count, lasting);
+                self.ended = instance.ended();
+                ended
+            });
+            let (ended, result) = ended.unwrap_or_else(|failure| (0, Err(failure)));
+            at += ended;
+            if let Err(failure) = result {
+                self.report(at, &failure);
+                at += 1;
+            }
+        }
+    }
+
+    /// How many filters from number `at` on have contexts in the same instance whose ids follow one another.
+    fn row(&self, at: usize) -> usize {
+        let Some((first, others)) = self.steps.get(at..).and_then(<[Step]>::split_first) else { return 0 };
+        let follows = |(number, step): &(usize, &Step)| {
+            step.lease == first.lease && !step.failed && step.context == first.context.after(number + 1)
+        };
+        1 + others.iter().enumerate().take_while(follows).count()
+    }
+
+    /// Ends what a filter has put off in an instance of the request's own.
+    fn end_deferred(&mut self) {
+        for at in 0..self.steps.len() {
+            let Some(Step { lease, context, failed, .. }) = self.steps.get(at) else { continue };
+            let (context, failed) = (*context, *failed);
+            let Some(lease) = self.leases.get_mut(*lease).filter(|lease| lease.is_there()) else { continue };
             let lasting = lease.lasting();
             let ended = lease.with(Callback::Done, |instance| {
                 if failed || instance.has_failed() {
                     instance.forget_stream(context);
                     return Ok(());
                 }
-                end(instance, context, lasting, &mut self.ended)
+                if lasting { Ok(()) } else { instance.end_deferred(context) }
             });
             if let Err(failure) = ended.flatten() {
                 self.report(at, &failure);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wasmtime::WasmBacktrace;
+use wasmtime::FrameInfo;
 
 use crate::{engine::limits::MAX_LOG_LINE, profile::names};
 
@@ -22,11 +22,11 @@ struct Function<'a> {
     column: Option<u32>,
 }
 
-/// The frames of `trace` with `between` between them: number, offset in the module, function, place in the sources. What is
+/// Those `frames` with `between` between them: number, offset in the module, function, place in the sources. What is
 /// longer than a line of the log may be is cut. Names are the guest's, and wasmtime's own text would have them at any
 /// length before it could be cut: a short name of C++ may stand for a very long one.
-pub(super) fn text(trace: &WasmBacktrace, between: &str) -> String {
-    let frames = trace.frames().iter().map(|frame| {
+pub(super) fn text(frames: &[FrameInfo], between: &str) -> String {
+    let frames = frames.iter().map(|frame| {
         let mut functions: Vec<_> = frame
             .symbols()
             .iter()

@@ -1,108 +1,8 @@
-//! The functions a guest exports: which ones the ABI knows, and where they are in the module.
+//! What a guest exports of what Weir knows, and where it is in the module.
 
 use wasmtime::{ExternType, FuncType, Module, ModuleExport, ValType};
 
-use super::{inspect::Unfit, instrument};
-
-/// Makes the enum of callbacks and its table: name of the export, allowed numbers of parameters, whether it returns.
-macro_rules! callbacks {
-    ($($(#[$meta:meta])* $variant:ident = $name:literal ($($params:literal)|+) $(-> $result:ident)?;)+) => {
-        /// A function of the guest that Weir may call. All parameters and results are `i32`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Callback {
-            $($(#[$meta])* $variant,)+
-        }
-
-        impl Callback {
-            /// Every callback.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// Name of the export.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
-            /// Numbers of parameters that a guest may give it.
-            const fn params(self) -> &'static [usize] {
-                match self {
-                    $(Self::$variant => &[$($params),+],)+
-                }
-            }
-
-            /// Whether it returns an `i32`.
-            const fn returns(self) -> bool {
-                match self {
-                    $(Self::$variant => callbacks!(@ $($result)?),)+
-                }
-            }
-        }
-    };
-    (@) => { false };
-    (@ $result:ident) => { true };
-}
-
-callbacks! {
-    /// Start of a reactor.
-    Initialize = "_initialize" (0);
-    /// Start of a command.
-    Start = "_start" (0);
-    /// After `_initialize`: `argc`, `argv`.
-    Main = "main" (2) -> i32;
-    /// The same, under the name newer wasi-libc gives a `main` without arguments.
-    MainVoid = "__main_void" (0) -> i32;
-    /// The guest's allocator: bytes.
-    MemoryAllocate = "proxy_on_memory_allocate" (1) -> i32;
-    /// Its older name.
-    Malloc = "malloc" (1) -> i32;
-    /// A context is born: its id, its parent's (0 for a root context).
-    ContextCreate = "proxy_on_context_create" (2);
-    /// The module starts: root context, bytes of its configuration.
-    VmStart = "proxy_on_vm_start" (2) -> i32;
-    /// The directive is configured: root context, bytes of its configuration.
-    Configure = "proxy_on_configure" (2) -> i32;
-    /// The timer of a root context.
-    Tick = "proxy_on_tick" (1);
-    /// Request headers: context, number of pairs, end of stream (not in 0.1.0).
-    RequestHeaders = "proxy_on_request_headers" (3 | 2) -> i32;
-    /// Part of the request's body: context, bytes readable, end of stream.
-    RequestBody = "proxy_on_request_body" (3) -> i32;
-    /// Request trailers: context, number of pairs.
-    RequestTrailers = "proxy_on_request_trailers" (2) -> i32;
-    /// HTTP/2 metadata of the request: no version lists it, some SDKs export it, it is never called.
-    RequestMetadata = "proxy_on_request_metadata" (2) -> i32;
-    /// Response headers: context, number of pairs, end of stream (not in 0.1.0).
-    ResponseHeaders = "proxy_on_response_headers" (3 | 2) -> i32;
-    /// Part of the response's body: context, bytes readable, end of stream.
-    ResponseBody = "proxy_on_response_body" (3) -> i32;
-    /// Response trailers: context, number of pairs.
-    ResponseTrailers = "proxy_on_response_trailers" (2) -> i32;
-    /// HTTP/2 metadata of the response: like that of the request.
-    ResponseMetadata = "proxy_on_response_metadata" (2) -> i32;
-    /// Answer of an HTTP call: root context, call, headers, bytes, trailers.
-    HttpCallResponse = "proxy_on_http_call_response" (5);
-    /// gRPC: root context, call, number of pairs.
-    GrpcReceiveInitialMetadata = "proxy_on_grpc_receive_initial_metadata" (3);
-    /// gRPC: root context, call, bytes.
-    GrpcReceive = "proxy_on_grpc_receive" (3);
-    /// gRPC: root context, call, number of pairs.
-    GrpcReceiveTrailingMetadata = "proxy_on_grpc_receive_trailing_metadata" (3);
-    /// gRPC: root context, call, status.
-    GrpcClose = "proxy_on_grpc_close" (3);
-    /// A queue has a message: root context, queue.
-    QueueReady = "proxy_on_queue_ready" (2);
-    /// A foreign function calls back: root context, function, bytes.
-    ForeignFunction = "proxy_on_foreign_function" (3);
-    /// The stream has ended: context. False defers the rest until `proxy_done`.
-    Done = "proxy_on_done" (1) -> i32;
-    /// Time to log the stream: context.
-    Log = "proxy_on_log" (1);
-    /// The context goes away.
-    Delete = "proxy_on_delete" (1);
-}
+use super::{Callback, inspect::Unfit, instrument, series};
 
 /// Where one export is in the module, and its shape.
 #[derive(Clone)]
@@ -117,11 +17,21 @@ pub(crate) struct Exports {
     memory: ModuleExport,
     /// The mutable globals, which [`instrument`] has made visible.
     globals: Vec<ModuleExport>,
+    series: Option<Series>,
+}
+
+/// Where the functions are that call [several callbacks](series).
+pub(crate) struct Series {
+    pub(crate) create: Export,
+    pub(crate) end: Export,
+    /// What of them runs.
+    pub(crate) place: ModuleExport,
 }
 
 impl Exports {
-    /// Resolves all exports of `module` and checks their signatures.
-    pub(crate) fn resolve(module: &Module) -> Result<Self, Unfit> {
+    /// Resolves all exports of `module` and checks their signatures. `changed` says that it is one that
+    /// [`instrument`] has changed.
+    pub(crate) fn resolve(module: &Module, changed: bool) -> Result<Self, Unfit> {
         let memory = module.get_export_index("memory").ok_or(Unfit::NoMemory)?;
         let mut table = Vec::with_capacity(Callback::ALL.len());
         for callback in Callback::ALL {
@@ -132,7 +42,8 @@ impl Exports {
             .filter(|export| instrument::is_global_export(export.name()))
             .filter_map(|export| module.get_export_index(export.name()))
             .collect();
-        let exports = Self { table, memory, globals };
+        let exports =
+            Self { table, memory, globals, series: if changed { resolve_series(module) } else { None } };
         if exports.allocator().is_none() {
             return Err(Unfit::NoAllocator);
         }
@@ -155,6 +66,32 @@ impl Exports {
     pub(crate) fn globals(&self) -> &[ModuleExport] {
         &self.globals
     }
+
+    /// What [`instrument`] has added; `None` where it has not.
+    pub(crate) fn series(&self) -> Option<&Series> {
+        self.series.as_ref()
+    }
+}
+
+fn resolve_series(module: &Module) -> Option<Series> {
+    let function = |name, params, returns| {
+        let Some(ExternType::Func(found)) = module.get_export(name) else { return None };
+        let fits = has_shape(&found, params, returns);
+        module.get_export_index(name).filter(|_| fits).map(|index| Export { index, returns })
+    };
+    Some(Series {
+        create: function(series::CREATE, 3, false)?,
+        end: function(series::END, 2, true)?,
+        place: module.get_export_index(series::PLACE)?,
+    })
+}
+
+/// Whether a function has so many parameters, all i32, and returns one i32 or nothing.
+fn has_shape(ty: &FuncType, params: usize, returns: bool) -> bool {
+    ty.params().all(|ty| ty.matches(&ValType::I32))
+        && ty.results().all(|ty| ty.matches(&ValType::I32))
+        && ty.params().len() == params
+        && ty.results().len() == usize::from(returns)
 }
 
 /// Other names that SDKs give a callback.
@@ -176,10 +113,7 @@ fn resolve_name(module: &Module, callback: Callback, name: &str) -> Result<Optio
     else {
         return Ok(None);
     };
-    let fits = found.params().all(|ty| ty.matches(&ValType::I32))
-        && found.results().all(|ty| ty.matches(&ValType::I32))
-        && callback.params().contains(&found.params().len())
-        && found.results().len() == usize::from(callback.returns());
+    let fits = callback.params().iter().any(|params| has_shape(&found, *params, callback.returns()));
     match callback {
         _ if fits => Ok(Some(Export { index, returns: callback.returns() })),
         // Names that a program may use for its own purposes: another shape is not ours to call.

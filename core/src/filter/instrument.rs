@@ -1,7 +1,8 @@
 //! What is changed in a module before it is compiled, so that its instances can begin from an image and go back to it.
 //!
 //! Active data segments are taken out (Weir puts them into memory itself), the start function becomes an export that
-//! Weir calls after that, and mutable globals are exported, so that their values can be read and set. What a request
+//! Weir calls after that, and mutable globals are exported, so that their values can be read and set.
+//! [Functions](super::series) that call several callbacks are added. What a request
 //! may change besides is neither in memory nor in globals: a module whose code changes tables or drops segments is
 //! left as it is, and each of its instances is started and configured by itself.
 
@@ -9,6 +10,8 @@ use std::borrow::Cow;
 
 use wasm_encoder::{ConstExpr, DataSection, ExportKind, ExportSection, Module, RawSection, SectionId};
 use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload, TypeRef, ValType};
+
+use super::series::Added;
 
 /// First part of the names of exports that are added: no guest's export has a NUL in its name.
 const GLOBAL: &str = "weir\0global";
@@ -153,6 +156,7 @@ fn obstacle(operator: &Operator<'_>) -> Option<&'static str> {
 
 /// The module with more exports, without its start function and its active segments.
 fn rewrite(wasm: &[u8], seen: &Look) -> Option<Vec<u8>> {
+    let added = Added::to(wasm);
     let mut module = Module::new();
     let mut exported = false;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -161,14 +165,16 @@ fn rewrite(wasm: &[u8], seen: &Look) -> Option<Vec<u8>> {
         let section = payload.as_section();
         if !exported && section.as_ref().is_some_and(|(id, _)| comes_after_exports(*id)) {
             exported = true;
+            if let Some(globals) = added.as_ref().and_then(Added::missing_globals) {
+                module.section(&globals);
+            }
             if !matches!(payload, Payload::ExportSection(_)) {
-                module.section(&exports(None, seen)?);
+                module.section(&exports(None, seen, added.as_ref())?);
             }
         }
         match payload {
             Payload::ExportSection(reader) => {
-                exported = true;
-                module.section(&exports(Some(reader), seen)?);
+                module.section(&exports(Some(reader), seen, added.as_ref())?);
             }
             Payload::StartSection { .. } => {}
             Payload::DataSection(data) if seen.keeps_numbers => {
@@ -186,7 +192,9 @@ fn rewrite(wasm: &[u8], seen: &Look) -> Option<Vec<u8>> {
             Payload::DataSection(_) | Payload::DataCountSection { .. } if !seen.keeps_numbers => {}
             _ => {
                 if let Some((id, range)) = section {
-                    module.section(&RawSection { id, data: wasm.get(range)? });
+                    let data = wasm.get(range)?;
+                    let more = added.as_ref().and_then(|added| added.section(id, data));
+                    module.section(&RawSection { id, data: more.as_deref().unwrap_or(data) });
                 }
             }
         }
@@ -207,8 +215,12 @@ fn comes_after_exports(id: u8) -> bool {
     later.iter().any(|section| *section as u8 == id)
 }
 
-/// The module's exports, and those for its mutable globals and its start function.
-fn exports(given: Option<wasmparser::ExportSectionReader<'_>>, seen: &Look) -> Option<ExportSection> {
+/// The module's exports, and those for its mutable globals, its start function and what is added.
+fn exports(
+    given: Option<wasmparser::ExportSectionReader<'_>>,
+    seen: &Look,
+    added: Option<&Added>,
+) -> Option<ExportSection> {
     let mut section = ExportSection::new();
     for export in given.into_iter().flatten() {
         let export = export.ok()?;
@@ -226,6 +238,9 @@ fn exports(given: Option<wasmparser::ExportSectionReader<'_>>, seen: &Look) -> O
     }
     if let Some(start) = seen.start {
         section.export(START, ExportKind::Func, start);
+    }
+    if let Some(added) = added {
+        added.export(&mut section);
     }
     Some(section)
 }

@@ -75,7 +75,7 @@ impl Func {
     ) -> wasmtime::Result<Returned> {
         let mut values = params.map(ValRaw::i32);
         // SAFETY: `Exports::resolve` has checked that all parameters and results of this export are i32, five and one
-        // of them at the most (`Callback::params`): so many values are here, the first ones are the parameters, and the
+        // of them at the most (`Callback::params`, `resolve_series`): so many values are here, the first ones are the parameters, and the
         // first one becomes the result.
         unsafe { self.func.call_unchecked(store, &raw mut values) }?;
         let [first, ..] = values;

@@ -7,6 +7,7 @@ use wasmtime::{AsContextMut, Store};
 use super::{
     Home, Instance, State,
     func::{Func, Slot},
+    series,
 };
 use crate::{
     context::ContextId,
@@ -68,6 +69,7 @@ impl<H: Host> Instance<H> {
         let mut store = Store::new(engine.wasmtime(), State::new(filter, home));
         store.limiter(|state| &mut state.bounds);
         store.set_epoch_deadline(engine.deadlines().configuration.get());
+        store.epoch_deadline_callback(|store| Ok(series::deadline(store)));
         let instance = filter
             .pre()
             .instantiate(&mut store)
@@ -91,7 +93,9 @@ impl<H: Host> Instance<H> {
             failed: false,
             failed_in: None,
             ended: None,
+            times_all: false,
             funcs: [Slot::Unresolved; Callback::ALL.len()],
+            series: series::Slot::Unresolved,
             store,
             instance,
         })

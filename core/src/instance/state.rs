@@ -13,7 +13,7 @@ use crate::{
     context::{ContextId, Contexts, ContextsOf},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
-    instance::{answer::Answer, bounds::Bounds},
+    instance::{answer::Answer, bounds::Bounds, series::Running},
     metrics::{Metrics, Scope, ledger::Ledger, recorder::Levels},
     shared::Shared,
     wasi::{Output, Random},
@@ -32,6 +32,8 @@ pub struct State<H: Host> {
     pub(crate) allocating: bool,
     /// Which callback runs: `proxy_get_configuration` and the configuration buffers depend on it.
     pub(crate) callback: Callback,
+    /// It may be another one by now, since several are called in a row.
+    pub(super) series: Option<Running>,
     /// What the callback that runs has asked the proxy for.
     pub(crate) asked: Asked,
     /// A metric could not be defined, which has been warned of.
@@ -140,6 +142,7 @@ impl<H: Host> State<H> {
             bounds: Bounds::new(limits),
             allocating: false,
             callback: Callback::Initialize,
+            series: None,
             asked: Asked::default(),
             warned_metrics: false,
             scope: metrics.scope(&filter.spec().name),

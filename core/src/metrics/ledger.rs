@@ -175,7 +175,7 @@ mod tests {
         histogram: Id,
         during: impl FnOnce(&mut Moment),
     ) -> Option<bool> {
-        if !tallies.run(callback) {
+        if !tallies.run(callback, false) {
             return None;
         }
         let histogram = tallies.histogram(callback, || Some(histogram)).expect("a histogram");

@@ -193,18 +193,71 @@ pub(crate) struct Timed {
     root: usize,
 }
 
+/// Which callbacks of several are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sampling {
+    /// Each one's own tally decides.
+    Each,
+    /// All of them.
+    All,
+    /// None. [`passed`] counts those that have run, if there is somewhere to count them.
+    None {
+        /// There is.
+        counts: bool,
+    },
+}
+
+/// Which are timed of `callbacks`, each of which is about to run for each of these root contexts, by their numbers.
+#[inline]
+pub(crate) fn sampling<H: Host>(
+    state: &State<H>,
+    roots: impl Iterator<Item = usize>,
+    callbacks: &[Option<Callback>],
+) -> Sampling {
+    let (mut decides, mut is_due) = (None, false);
+    for tallies in roots.filter_map(|root| state.contexts.tallies(root)) {
+        for callback in callbacks.iter().flatten() {
+            if !tallies.is_by_chance(*callback) {
+                return Sampling::Each;
+            }
+            is_due |= tallies.is_due(*callback);
+        }
+        decides = decides.or(Some(tallies));
+    }
+    match decides {
+        None => Sampling::None { counts: false },
+        Some(tallies) if tallies.draw() || is_due => Sampling::All,
+        Some(_) => Sampling::None { counts: true },
+    }
+}
+
+/// These callbacks of a context have run, and were not timed.
+#[inline]
+pub(crate) fn passed<'a, H: Host>(
+    state: &State<H>,
+    context: ContextId,
+    callbacks: impl IntoIterator<Item = &'a Callback>,
+) {
+    if let Some(tallies) = state.contexts.root_of(context).and_then(|root| state.contexts.tallies(root)) {
+        callbacks.into_iter().for_each(|callback| tallies.pass(*callback));
+    }
+}
+
 /// `callback` of `context` begins; right then, if it `follows` another, which ended at that moment. It counts. `None` if it
-/// is not timed.
+/// is not timed; it is if `always`, where anything is.
 #[inline]
 pub(crate) fn begin<H: Host>(
     state: &State<H>,
     context: ContextId,
     callback: Callback,
     follows: Option<Moment>,
+    always: bool,
 ) -> Option<Timed> {
     let root = state.contexts.root_of(context)?;
     let tallies = state.contexts.tallies(root)?;
-    tallies.run(callback).then(|| Timed { begun: follows.unwrap_or_else(|| state.ledger.now()), root })
+    tallies
+        .run(callback, always)
+        .then(|| Timed { begun: follows.unwrap_or_else(|| state.ledger.now()), root })
 }
 
 /// A `callback` that is timed has ended; answers when.

@@ -53,21 +53,47 @@ impl Tallies {
         }
     }
 
-    /// `callback` runs; answers whether it is to be timed.
+    /// `callback` runs; answers whether it is to be timed. It is anyway, if `always`.
     #[inline]
-    pub(super) fn run(&self, callback: Callback) -> bool {
+    pub(super) fn run(&self, callback: Callback, always: bool) -> bool {
         let runs = &self.runs[callback as usize];
         if runs.get() < self.few {
             runs.set(runs.get() + u8::from(self.few == FEW));
             return true;
         }
+        let is_timed = always || self.draw() || self.is_due(callback);
+        if !is_timed {
+            self.pass(callback);
+        }
+        is_timed
+    }
+
+    /// Whether chance decides that something is timed.
+    #[inline]
+    pub(super) fn draw(&self) -> bool {
         // Knuth's constants, as Numerical Recipes gives them; the upper bits are the random ones.
         let random = self.chance.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.chance.set(random);
+        random >> (u32::BITS - ONE_OF.trailing_zeros()) == 0
+    }
+
+    /// Whether it is chance that decides about `callback`, in this period.
+    #[inline]
+    pub(super) fn is_by_chance(&self, callback: Callback) -> bool {
+        self.runs[callback as usize].get() >= self.few
+    }
+
+    /// Whether `callback` is to be timed next time, whatever chance says.
+    #[inline]
+    pub(super) fn is_due(&self, callback: Callback) -> bool {
+        self.untimed[callback as usize].get() + 1 >= MOST
+    }
+
+    /// `callback` has run, and was not timed.
+    #[inline]
+    pub(super) fn pass(&self, callback: Callback) {
         let untimed = &self.untimed[callback as usize];
-        let is_timed = random >> (u32::BITS - ONE_OF.trailing_zeros()) == 0 || untimed.get() + 1 >= MOST;
-        untimed.set(untimed.get() + u8::from(!is_timed));
-        is_timed
+        untimed.set(untimed.get().saturating_add(1));
     }
 
     /// Where the times of `callback` are; `known` tells it the first time.
@@ -114,10 +140,12 @@ mod tests {
     fn the_first_are_timed_and_then_one_of_eight() {
         let tallies = Tallies::new(Timing::Sampled);
         for period in 0..10 {
-            assert!((0..FEW).all(|_| tallies.run(Callback::Log) && tallies.time(Callback::Log, 1) == 1));
+            assert!(
+                (0..FEW).all(|_| tallies.run(Callback::Log, false) && tallies.time(Callback::Log, 1) == 1)
+            );
             let (mut timed, mut stands) = (0, 0);
             for _ in 0..8000 {
-                if tallies.run(Callback::Log) {
+                if tallies.run(Callback::Log, false) {
                     let times = tallies.time(Callback::Log, 1);
                     assert!(times <= MOST);
                     timed += 1;
@@ -137,7 +165,7 @@ mod tests {
         let tallies = Tallies::new(Timing::Sampled);
         let mut timed = [0_u32; 4];
         for run in 0..40_000 {
-            if tallies.run(Callback::Log) {
+            if tallies.run(Callback::Log, false) {
                 timed[run % 4] += 1;
                 tallies.time(Callback::Log, 1);
             }
@@ -148,7 +176,9 @@ mod tests {
     #[test]
     fn all_are_timed_where_that_is_asked_for() {
         let tallies = Tallies::new(Timing::All);
-        assert!((0..1000).all(|_| tallies.run(Callback::Done) && tallies.time(Callback::Done, 5) == 1));
+        assert!(
+            (0..1000).all(|_| tallies.run(Callback::Done, false) && tallies.time(Callback::Done, 5) == 1)
+        );
         assert_eq!(tallies.end_period().count(), 0);
     }
 }

@@ -19,6 +19,7 @@ mod numbers;
 mod policy;
 mod random;
 mod recorder;
+mod series;
 mod stock;
 mod support;
 mod suspension;

@@ -339,9 +339,15 @@ impl Guest {
 
     /// The same in an engine of its own, with a thread of its own.
     pub(crate) fn bench_in(&self, settings: &Settings, isolation: Isolation) -> Bench {
+        self.bench_of(settings, isolation, 1)
+    }
+
+    /// The same with `count` filters of it in the chain.
+    pub(crate) fn bench_of(&self, settings: &Settings, isolation: Isolation, count: usize) -> Bench {
         let engine = Engine::shared(settings).expect("an engine");
         let loaded = load(&engine, &Cache::disabled(), &self.spec(), &self.wasm(), &Worker::default());
-        let mut bench = Bench::new(vec![plugin(&loaded.expect("the guest loads"), "plugin", isolation)]);
+        let loaded = loaded.expect("the guest loads");
+        let mut bench = Bench::new((0..count).map(|_| plugin(&loaded, "plugin", isolation)).collect());
         bench.ticker = Some(engine.ticker().expect("a thread"));
         bench.engine = engine;
         bench

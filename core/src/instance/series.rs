@@ -1,0 +1,350 @@
+//! Several callbacks in one entry: contexts that are created, or that end, one after the other.
+//!
+//! What is the effective context, and which callback runs, the guest notes as it goes along; the host looks when it is
+//! asked for something, when a callback has taken too long, and when one has failed.
+//!
+//! A single context is created and ended callback by callback: that is what other callbacks of the request have brought
+//! into the processor's caches, and it takes no longer.
+
+use wasmtime::{AsContextMut, Caller, Global, StoreContextMut, UpdateDeadline, Val};
+
+use super::{Asked, Instance, Params, Returned, State, func::Func};
+use crate::{
+    context::{ContextId, ContextsOf, Life},
+    failure::{Cause, Failure},
+    filter::{Callback, series::Place},
+    host::Host,
+    metrics::recorder::{self, Sampling},
+    pool::pristine::Pristine,
+    wasi,
+};
+
+/// The callbacks that end a context, in their order.
+const ENDS: [Callback; 3] = [Callback::Done, Callback::Log, Callback::Delete];
+
+/// The functions of a series in one instance.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Series {
+    create: Func,
+    end: Func,
+    place: Global,
+    /// Those of [`ENDS`] that the guest exports.
+    ends: [Option<Callback>; 3],
+}
+
+/// Where they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Slot {
+    /// Not looked for yet.
+    Unresolved,
+    /// Nothing was added to the module.
+    Absent,
+    /// There.
+    Found(Series),
+}
+
+/// What the host knows of a series that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Where the guest notes what runs.
+    place: Global,
+    /// What ran when the host looked last.
+    seen: i64,
+    /// What was granted time last.
+    granted: i64,
+    /// How often time may be granted: the guest has no part in that global, but it is not trusted with it either.
+    grants: usize,
+}
+
+/// Stream contexts that were created.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// The first one's id; the others follow it.
+    pub(crate) first: ContextId,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Why there is no further one.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl<H: Host> Instance<H> {
+    /// New stream contexts for the request behind `host`: for `count` filters, from number `filter` on, under root contexts
+    /// from number `root` on. There may be fewer, and is at least one, or a failure.
+    pub(crate) fn create_streams(
+        &mut self,
+        root: usize,
+        filter: usize,
+        count: usize,
+        host: &H::Stream,
+    ) -> Created {
+        let contexts = &self.store.data().contexts;
+        let fits = contexts.live().saturating_add(count) <= self.most && contexts.are_next_free(count);
+        let count = if fits { count } else { 1 };
+        let mut sampling = Sampling::Each;
+        if count > 1
+            && let Some(series) = self.series()
+        {
+            let state = self.store.data();
+            sampling = recorder::sampling(state, root..root + count, &[Some(Callback::ContextCreate)]);
+            if let Sampling::None { counts } = sampling {
+                return self.create_in_series(series, (root, filter, count), host, counts);
+            }
+        }
+        self.times_all = sampling == Sampling::All;
+        let mut created = Created { first: ContextId::NONE, count: 0, failure: None };
+        while created.count < count && created.failure.is_none() {
+            match self.create_stream(root + created.count, filter + created.count, host) {
+                Ok(id) => {
+                    created.first = if created.count == 0 { id } else { created.first };
+                    created.count += 1;
+                }
+                Err(failure) => created.failure = Some(failure),
+            }
+        }
+        self.times_all = false;
+        created
+    }
+
+    fn create_in_series(
+        &mut self,
+        series: Series,
+        (root, filter, count): (usize, usize, usize),
+        host: &H::Stream,
+        counts: bool,
+    ) -> Created {
+        let state = self.store.data_mut();
+        let mut first = ContextId::NONE;
+        for at in 0..count {
+            let id =
+                state.contexts.add_stream(ContextsOf::<H>::root_id(root + at), filter + at, host.clone());
+            first = if at == 0 { id } else { first };
+        }
+        state.recount();
+        let params = [first.raw(), ContextsOf::<H>::root_id(root).raw(), number(count), 0, 0];
+        let entered =
+            self.enter_series(series, series.create, ((first, Callback::ContextCreate), count), params);
+        let (created, failure) = match entered {
+            Ok(_) => (count, None),
+            Err((at, _, failure)) => (first.distance(at).min(count - 1), Some(failure)),
+        };
+        if counts {
+            let ran = created + usize::from(failure.is_some());
+            let state = self.store.data();
+            (0..ran).for_each(|at| recorder::passed(state, first.after(at), &[Callback::ContextCreate]));
+        }
+        Created { first, count: created, failure }
+    }
+
+    /// Ends `count` stream contexts from `first` on, as [`end_stream`](Self::end_stream) does. Answers how many have been
+    /// dealt with: all, or those before one that has failed, or those up to one that is put off.
+    pub(crate) fn end_streams(
+        &mut self,
+        first: ContextId,
+        count: usize,
+        lasting: bool,
+    ) -> (usize, Result<(), Failure>) {
+        let mut sampling = Sampling::Each;
+        if count > 1
+            && let Some(series) = self.series()
+        {
+            let state = self.store.data();
+            let roots = (0..count).filter_map(|at| state.contexts.root_of(first.after(at)));
+            sampling = recorder::sampling(state, roots, &series.ends);
+            if let Sampling::None { counts } = sampling {
+                return self.end_in_series(series, first, count, (lasting, counts));
+            }
+        }
+        self.times_all = sampling == Sampling::All;
+        let (mut ended, mut result) = (0, Ok(()));
+        while ended < count && result.is_ok() {
+            result = self.end_stream(first.after(ended), lasting).and_then(|()| self.end_completed());
+            ended += usize::from(result.is_ok());
+        }
+        self.times_all = false;
+        (ended, result)
+    }
+
+    fn end_in_series(
+        &mut self,
+        series: Series,
+        first: ContextId,
+        count: usize,
+        (lasting, counts): (bool, bool),
+    ) -> (usize, Result<(), Failure>) {
+        let params = [first.raw(), number(count), 0, 0, 0];
+        match self.enter_series(series, series.end, ((first, Callback::Done), count), params) {
+            Ok(returned) => {
+                let ended = returned.value().and_then(|ended| ended.try_into().ok()).unwrap_or(0).min(count);
+                let all = ended == count;
+                if all {
+                    self.forget_ended(series, first, count, counts);
+                    return (count, self.end_completed());
+                }
+                self.end_some(series, first, (ended, Callback::Done), counts);
+                // The next one's on_done has put the rest off.
+                let result = self.put_off(first.after(ended), lasting).and_then(|()| self.end_completed());
+                (ended + usize::from(result.is_ok()), result)
+            }
+            Err((at, callback, failure)) => {
+                let ended = first.distance(at).min(count - 1);
+                self.end_some(series, first, (ended, callback), counts);
+                (ended, Err(failure))
+            }
+        }
+    }
+
+    /// `count` contexts from `first` on have ended.
+    fn forget_ended(&mut self, series: Series, first: ContextId, count: usize, counts: bool) {
+        for id in (0..count).map(|at| first.after(at)) {
+            if counts {
+                let state = self.store.data();
+                recorder::passed(state, id, series.ends.iter().flatten());
+            }
+            self.forget_stream(id);
+        }
+    }
+
+    /// So many have, and the next one got as far as that callback.
+    #[cold]
+    fn end_some(&mut self, series: Series, first: ContextId, upto: (usize, Callback), counts: bool) {
+        let (count, last) = upto;
+        if counts {
+            let ran = series.ends.iter().flatten().filter(|callback| **callback as u8 <= last as u8);
+            recorder::passed(self.store.data(), first.after(count), ran);
+        }
+        self.forget_ended(series, first, count, counts);
+    }
+
+    /// Calls a function of a series of `count` contexts, which begins with `begins`.
+    ///
+    /// # Errors
+    /// Which callback has failed, of which context.
+    fn enter_series(
+        &mut self,
+        series: Series,
+        func: Func,
+        (begins, count): ((ContextId, Callback), usize),
+        params: Params,
+    ) -> Result<Returned, (ContextId, Callback, Failure)> {
+        let (context, callback) = begins;
+        let begins = Place { context: context.raw().cast_unsigned(), callback };
+        if self.failed {
+            return Err((context, callback, Failure::new(callback, Cause::Gone)));
+        }
+        let granted = begins.raw();
+        let state = self.store.data_mut();
+        state.contexts.set_effective(context);
+        state.contexts.set_life(context, life(callback));
+        state.callback = callback;
+        state.asked = Asked::default();
+        state.series =
+            Some(Running { place: series.place, seen: granted, granted, grants: count * ENDS.len() });
+        self.ended = None;
+        self.store.set_epoch_deadline(self.limit.get());
+        let _entered = self.pristine.as_ref().and_then(Pristine::enter);
+        // A panic of ours in a hostcall leaves it so.
+        self.failed = true;
+        let result = func.call(&mut self.store, params);
+        self.failed = result.is_err();
+        if self.failed {
+            look(&mut self.store);
+        }
+        let state = self.store.data_mut();
+        let seen = state.series.take().and_then(|series| Place::of(series.seen));
+        if self.failed {
+            state.explain();
+        }
+        if !state.output.is_empty() {
+            wasi::flush(state);
+        }
+        result.map_err(|error| {
+            let Place { context: at, callback } = seen.unwrap_or(begins);
+            (ContextId::from_raw(at.cast_signed()), callback, Failure::in_series(callback, Cause::of(error)))
+        })
+    }
+
+    /// The functions of a series, looked for the first time they are wanted.
+    #[inline]
+    fn series(&mut self) -> Option<Series> {
+        match self.series {
+            Slot::Found(series) => Some(series),
+            Slot::Unresolved => self.resolve_series(),
+            Slot::Absent => None,
+        }
+    }
+
+    #[cold]
+    fn resolve_series(&mut self) -> Option<Series> {
+        let filter = std::sync::Arc::clone(&self.store.data().filter);
+        let found = filter.resolved().series().and_then(|exports| {
+            let place = self.instance.get_module_export(&mut self.store, &exports.place)?.into_global()?;
+            let [create, end] = [&exports.create, &exports.end]
+                .map(|export| Func::find(&self.instance, &mut self.store, export));
+            let ends = ENDS.map(|callback| filter.exports(callback).then_some(callback));
+            Some(Series { create: create?, end: end?, place, ends })
+        });
+        self.series = found.map_or(Slot::Absent, Slot::Found);
+        found
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// How far a context is while `callback` runs.
+fn life(callback: Callback) -> Life {
+    if callback == Callback::Done { Life::Ending } else { Life::Active }
+}
+
+/// The guest asks for something: in a series that may be another callback, of another context, than it was at the last time.
+#[inline]
+pub(crate) fn follow<H: Host>(caller: &mut Caller<'_, State<H>>) {
+    if caller.data().series.is_some() {
+        look(caller);
+    }
+}
+
+/// Looks what of the series runs, if one does: its context becomes the effective one, if it has begun since.
+fn look<H: Host>(mut store: impl AsContextMut<Data = State<H>>) {
+    let mut store = store.as_context_mut();
+    let Some(raw) = running(&mut store) else { return };
+    let state = store.data_mut();
+    let Some(series) = state.series.as_mut().filter(|series| series.seen != raw) else { return };
+    let Some(Place { context, callback }) = Place::of(raw) else { return };
+    series.seen = raw;
+    // What the callbacks before it have written and not ended is theirs.
+    if !state.output.is_empty() {
+        wasi::flush(state);
+    }
+    let context = ContextId::from_raw(context.cast_signed());
+    state.contexts.set_effective(context);
+    state.contexts.set_life(context, life(callback));
+    state.callback = callback;
+    state.asked = Asked::default();
+}
+
+/// What of a series runs, as the guest has noted it.
+fn running<H: Host>(store: &mut StoreContextMut<'_, State<H>>) -> Option<i64> {
+    let place = store.data().series.as_ref()?.place;
+    match place.get(store) {
+        Val::I64(raw) => Some(raw),
+        _ => None,
+    }
+}
+
+/// The time of what runs is over. That of one callback is: in a series the next one gets as much, so one that follows
+/// others there may have up to twice its time.
+pub(super) fn deadline<H: Host>(mut store: StoreContextMut<'_, State<H>>) -> UpdateDeadline {
+    let Some(raw) = running(&mut store) else { return UpdateDeadline::Interrupt };
+    let state = store.data_mut();
+    let limit = state.filter.engine().deadlines().callback;
+    match state.series.as_mut() {
+        Some(series) if series.granted != raw && series.grants > 0 => {
+            series.granted = raw;
+            series.grants -= 1;
+            UpdateDeadline::Continue(limit.get())
+        }
+        _ => UpdateDeadline::Interrupt,
+    }
+}

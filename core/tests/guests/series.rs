@@ -1,0 +1,237 @@
+//! Contexts that are created, or that end, in one entry of the guest: nobody sees that from outside.
+
+use std::time::Duration;
+
+use proptest::{prelude::*, test_runner::RngSeed};
+use weir_core::{
+    chain::{Direction, Verdict},
+    engine::{Settings, limits::Limits},
+    filter::Callback,
+    metrics::{Options, Timing},
+    plan::Isolation,
+    testing::Logged,
+};
+
+use crate::{
+    hostcalls::define_metric::shown,
+    support::{
+        Bench, Guest, OUT, SIZE, Step, call, for_context, plugin, returns, settings, trace, value, wat,
+    },
+};
+
+/// How many filters there are.
+const FILTERS: i32 = 3;
+
+/// The callbacks that are called in a row.
+const CALLBACKS: [Callback; 4] = [Callback::ContextCreate, Callback::Done, Callback::Log, Callback::Delete];
+
+/// Something that a callback does.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Trace,
+    SetProperty,
+    GetProperty,
+    Done,
+    /// Root context number `n` becomes the effective one.
+    Root(i64),
+    Write,
+    Trap,
+    Refuse,
+    Answer,
+    /// A header that cannot be changed any more.
+    Header,
+    Call,
+    Grow,
+}
+
+impl Act {
+    fn steps(self, callback: Callback) -> Vec<Step> {
+        match self {
+            Self::Trace => vec![trace("T")],
+            Self::SetProperty => vec![
+                wat("(i32.store8 (i32.const 701) (i32.add (i32.const 48) (local.get 0)))"),
+                call("proxy_set_property", [700, 1, 701, 1]),
+            ],
+            Self::GetProperty => vec![call("proxy_get_property", [700, 1, OUT, SIZE]), value(OUT)],
+            Self::Done => vec![call("proxy_done", [])],
+            Self::Root(root) => vec![call("proxy_set_effective_context", [root]), trace("R")],
+            Self::Write => vec![call("fd_write", [1, 800, 1, OUT])],
+            Self::Trap => vec![wat("unreachable")],
+            Self::Refuse if callback == Callback::Done => vec![returns(0)],
+            Self::Refuse => vec![],
+            Self::Answer => vec![call("proxy_send_local_response", [403, 0, 0, 0, 0, 0, 0, -1])],
+            Self::Header => vec![call("proxy_add_header_map_value", [2, 700, 1, 700, 1])],
+            Self::Call => vec![call("proxy_http_call", [700, 1, 900, 0, 0, 0, 0, 0, 1000, OUT])],
+            Self::Grow => vec![wat("(drop (memory.grow (i32.const 1)))")],
+        }
+    }
+}
+
+fn acts() -> impl Strategy<Value = Vec<(usize, i32, Act)>> {
+    let act = prop_oneof![
+        4 => Just(Act::Trace),
+        2 => prop_oneof![Just(Act::SetProperty), Just(Act::GetProperty), Just(Act::Write), Just(Act::Header)],
+        2 => prop_oneof![Just(Act::Done), Just(Act::Refuse), (0..4_i64).prop_map(Act::Root)],
+        1 => prop_oneof![Just(Act::Answer), Just(Act::Call), Just(Act::Grow), Just(Act::Trap)],
+    ];
+    prop::collection::vec((0..CALLBACKS.len(), 0..FILTERS, act), 0..16)
+}
+
+fn guest(acts: &[(usize, i32, Act)]) -> Guest {
+    // Memory that is written: a property's name, the bytes of a line without an end.
+    let guest = Guest::new().data(700, "p").data(800, [0x30, 3, 0, 0, 2, 0, 0, 0]).data(0x330, "wr");
+    acts.iter().fold(guest, |guest, (callback, filter, act)| {
+        let callback = CALLBACKS[*callback];
+        // The stream contexts of the first request: those of roots have the numbers before them.
+        guest.on(callback, [for_context(FILTERS + 1 + filter, act.steps(callback))])
+    })
+}
+
+fn filters(guest: &Guest, isolation: Isolation) -> Bench {
+    let filter = guest.load();
+    Bench::new((0..FILTERS).map(|_| plugin(&filter, "", isolation)).collect())
+}
+
+/// What two requests have come to: the log, verdicts, what became of the requests.
+fn outcome(bench: &Bench) -> (Vec<Logged>, Vec<String>) {
+    let seen = (0..2).map(|_| {
+        let request = bench.request();
+        let mut chain = bench.begin(&request);
+        let verdict = chain.headers(Direction::Request, true);
+        chain.finish();
+        drop(chain);
+        let parts = request.edit();
+        format!("{verdict:?} {:?} {:?} {:?}", parts.sent, parts.properties, parts.closed)
+    });
+    let seen = seen.collect();
+    (bench.worker.take_log(), seen)
+}
+
+proptest! {
+    // The same in every run; `PROPTEST_CASES` makes more of them.
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(0x5e71),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Where each callback is timed, each is entered by itself; where none is, they are called in a row.
+    #[test]
+    fn callbacks_in_a_row_do_what_single_ones_do(acts in acts()) {
+        let guest = guest(&acts);
+        for isolation in [Isolation::Stream, Isolation::None] {
+            let single = filters(&guest, isolation)
+                .metrics(Options { callbacks: Timing::All, ..Options::default() });
+            let row = filters(&guest, isolation);
+            prop_assert_eq!(outcome(&single), outcome(&row));
+        }
+    }
+}
+
+/// Chance decides whether callbacks are called in a row or timed: they are counted either way, those that failed and those
+/// that were put off as well.
+#[test]
+fn callbacks_in_a_row_are_counted() {
+    let counts = |guest: Guest, isolation| {
+        let bench = filters(&guest, isolation).metrics(Options::default());
+        for _ in 0..1000 {
+            bench.begin(&bench.request()).finish();
+        }
+        shown(&bench, "weir_callback_duration_seconds_count")
+            .into_iter()
+            .filter(|line| CALLBACKS.iter().any(|callback| line.contains(&callback.name()[6..])))
+            .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let tracer = || Guest::tracer();
+    // The three root contexts were created as well.
+    assert_eq!(counts(tracer(), Isolation::Stream), ["3003", "3000", "3000", "3000"]);
+    let second = FILTERS + 2;
+    let puts_off = || tracer().on(Callback::Done, [for_context(second, [returns(0)])]);
+    assert_eq!(counts(puts_off(), Isolation::Stream), ["3003", "3000", "3000", "3000"]);
+    // It fails in each of the hundred requests after which it is suspended: the third filter is not told of their end.
+    let fails = tracer().on(Callback::Log, [for_context(second, [wat("unreachable")])]);
+    assert_eq!(counts(fails, Isolation::Stream), ["303", "100", "200", "200"]);
+}
+
+#[test]
+fn a_failure_in_a_row_is_that_of_one_callback_and_one_filter() {
+    let third = FILTERS + 3;
+    for (callback, name) in
+        [(Callback::ContextCreate, "proxy_on_context_create"), (Callback::Log, "proxy_on_log")]
+    {
+        let guest = Guest::tracer().on(callback, [for_context(third, [wat("unreachable")])]);
+        let bench = filters(&guest, Isolation::Stream);
+        bench.rehearse().expect("accepted");
+        bench.log();
+        let mut chain = bench.begin(&bench.request());
+        let fails = callback == Callback::ContextCreate;
+        let expected = if fails { Verdict::Failed { status: 500 } } else { Verdict::Continue };
+        assert_eq!(chain.headers(Direction::Request, true), expected);
+        chain.finish();
+        let log = bench.log();
+        let failures: Vec<_> = log.iter().filter(|line| line.contains("failed")).collect();
+        let [failure] = failures[..] else { panic!("{log:?}") };
+        assert!(failure.starts_with(&format!("{name} failed: wasm trap: ")), "{failure}");
+        // Frames of the guest alone.
+        let (_, trace) = failure.split_once("wasm backtrace: ").expect("one");
+        assert_eq!(trace.matches(": 0x").count(), 1, "{trace}");
+    }
+}
+
+/// The time of a callback is that of each, not that of all which are called in a row; and it ends.
+#[test]
+fn each_callback_in_a_row_has_its_time() {
+    let limit = Duration::from_millis(400);
+    let settings = Settings { limits: Limits { callback: limit, ..settings().limits }, ..settings() };
+    let spin = |rounds: u64| {
+        wat(format!(
+            "(global.set $left (i64.const {rounds}))
+            (loop $again
+                (global.set $left (i64.sub (global.get $left) (i64.const 1)))
+                (br_if $again (i64.ne (global.get $left) (i64.const 0))))"
+        ))
+    };
+    let guest = || Guest::new().plus("(global $left (mut i64) (i64.const 0))");
+    let time = |guest: Guest| {
+        let bench = guest.bench_of(&settings, Isolation::Stream, 3);
+        bench.rehearse().expect("accepted");
+        bench.log();
+        let mut chain = bench.begin(&bench.request());
+        let start = std::time::Instant::now();
+        chain.finish();
+        (start.elapsed(), bench.log())
+    };
+    // How many rounds take a third of the limit.
+    let tried = 20_000_000;
+    let (took, _) = time(guest().on(Callback::Log, [for_context(4, [spin(tried)])]));
+    let rounds =
+        u64::try_from(u128::from(tried) * limit.as_nanos() / 3 / took.as_nanos().max(1)).expect("few");
+    let each = [Callback::Done, Callback::Log, Callback::Delete]
+        .into_iter()
+        .fold(guest(), |guest, callback| guest.on(callback, [spin(rounds)]));
+    let (took, log) = time(each);
+    assert!(log.is_empty(), "{log:?}");
+    assert!(took > limit * 2, "nine times a third: {took:?}");
+    let endless = guest().on(Callback::Log, [for_context(5, [wat("(loop $again (br $again))")])]);
+    let (_, log) = time(endless.on(Callback::Delete, [trace("X")]));
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert_eq!(log[0], "X4");
+    assert!(log[1].starts_with("proxy_on_log ran longer than its limit"), "{log:?}");
+}
+
+/// Names of what is added may be taken by a guest: it is not called in their place.
+#[test]
+fn a_guest_s_own_functions_of_these_names_are_not_called() {
+    let own = r#"(func (export "weir\00create") (param f64 i64) unreachable)
+        (func (export "weir\00end") (param i32 i32) (result i32) (i32.const 1000000))
+        (global (export "weir\00place") (mut i64) (i64.const -1))"#;
+    let tables = "(table 1 funcref) (func (table.set (i32.const 0) (ref.null func)))";
+    let bench = filters(&Guest::tracer().plus(own).plus(tables), Isolation::Stream);
+    bench.begin(&bench.request()).finish();
+    let log = bench.log();
+    let ends = ["D4", "L4", "X4", "D5", "L5", "X5", "D6", "L6", "X6"];
+    assert!(log.ends_with(&ends.map(str::to_owned)), "{log:?}");
+    let error = Guest::tracer().plus(own).try_load().expect_err("these names are there already");
+    assert!(error.to_string().contains("duplicate export name"), "{error}");
+}
