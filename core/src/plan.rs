@@ -20,7 +20,7 @@ use crate::{
     engine::Engine,
     failure::{Cause, Failure},
     filter::{
-        Callback, Filter,
+        Callback, Filter, series,
         symbols::{self, Symbol},
     },
     host::{Host, LogLine, LogSink, RootHost, Speaker},
@@ -241,7 +241,9 @@ impl<H: Host> Plans<H> {
             !self.groups[..at].iter().any(|group| Arc::ptr_eq(&group.filter, filter))
         };
         let filters = filters.filter(|(at, filter)| is_first(*at, filter));
-        filters.flat_map(|(_, filter)| symbols::of(filter.pre().module())).collect()
+        let added =
+            |filter: &Filter<H>| if filter.resolved().series().is_some() { series::FUNCTIONS } else { 0 };
+        filters.flat_map(|(_, filter)| symbols::of(filter.pre().module(), added(filter))).collect()
     }
 
     /// Starts and configures an instance of every group once. What it is like then is what the group's instances begin

@@ -23,6 +23,9 @@ pub(super) const CREATE: &str = "weir\0create";
 /// Name that the function which ends contexts is exported under.
 pub(super) const END: &str = "weir\0end";
 
+/// How many functions are added, behind those of the module.
+pub(crate) const FUNCTIONS: usize = 2;
+
 /// Name that the global is exported under: 0, or [`Place::raw`] of what runs.
 pub(super) const PLACE: &str = "weir\0place";
 

@@ -13,17 +13,23 @@ pub struct Symbol {
     /// Bytes of it.
     pub size: usize,
     /// What the module calls it, as it is written there, in one line; `function N` where it has no name, and
-    /// `trampoline` for code between functions, by which wasmtime enters and leaves them.
+    /// `trampoline` for code between functions, by which wasmtime enters and leaves them. What calls
+    /// several callbacks (`filter/series.rs`) is `callbacks in a row`.
     pub name: String,
 }
 
-/// All code of `module`, in the order of addresses.
-pub(crate) fn of(module: &Module) -> Vec<Symbol> {
+/// All code of `module`, in the order of addresses; its last `added` functions are not the guest's.
+pub(crate) fn of(module: &Module, added: usize) -> Vec<Symbol> {
     let text = module.text();
     let base = text.as_ptr().addr();
-    let functions = module.functions().map(|function| {
+    let guests = module.functions().len().saturating_sub(added);
+    let functions = module.functions().enumerate().map(|(at, function)| {
         let number = function.index.as_u32();
-        let name = function.name.map_or_else(|| format!("function {number}"), |name| in_one_line(&name));
+        let name = match function.name {
+            _ if at >= guests => "callbacks in a row".to_owned(),
+            Some(name) => in_one_line(&name),
+            None => format!("function {number}"),
+        };
         Symbol { address: base + function.offset, size: function.len, name }
     });
     let mut all: Vec<_> = functions.collect();
@@ -55,7 +61,7 @@ mod tests {
         let wat = r#"(module (func $first (export "a") (result i32) i32.const 1) (func $second (call $first) (drop)))"#;
         let wasm = wat::parse_str(wat).expect("well-formed");
         let module = Module::new(&Engine::default(), wasm).expect("valid");
-        let symbols = of(&module);
+        let symbols = of(&module, 0);
         let place = |name: &str| symbols.iter().position(|symbol| symbol.name == name).expect(name);
         assert!(place("first") < place("second"));
         assert!(symbols.iter().any(|symbol| symbol.name == "trampoline"), "{symbols:?}");
@@ -66,6 +72,10 @@ mod tests {
         for pair in symbols.windows(2) {
             assert_eq!(pair[0].address + pair[0].size, pair[1].address);
         }
+        let added = of(&module, 1);
+        let names = added.iter().map(|symbol| &*symbol.name);
+        assert_eq!(names.filter(|name| ["first", "callbacks in a row"].contains(name)).count(), 2);
+        assert!(!added.iter().any(|symbol| symbol.name == "second"));
     }
 
     #[test]
