@@ -233,6 +233,18 @@ impl<H: Host> Plans<H> {
         StepPlan { group: at, root, run: 1 }
     }
 
+    /// How many instances a worker has to be allowed at least, so that a request can pass through each chain: one for each
+    /// group of root contexts that live on, and those that a request has of its own.
+    #[must_use]
+    pub fn least_instances(&self) -> usize {
+        let lasting = self.groups.iter().filter(|group| group.lasts()).count();
+        let own = |chain: &ChainPlan<H>| {
+            let needs = |group: &usize| self.groups.get(*group).is_some_and(|group| !group.lasts());
+            chain.groups().filter(needs).count()
+        };
+        lasting + self.chains.iter().map(own).max().unwrap_or_default()
+    }
+
     /// The code of all modules that chains use, for profilers.
     #[must_use]
     pub fn symbols(&self) -> Vec<Symbol> {

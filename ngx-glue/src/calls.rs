@@ -17,7 +17,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     rc::{Rc, Weak},
     time::Duration,
@@ -31,7 +31,7 @@ use weir_core::{
 use crate::{
     host::Ngx,
     ngx::{
-        cycle::Cycle,
+        cycle::{Cycle, is_ending},
         net::{
             address::Address,
             lookup::{Lookup, Resolver},
@@ -88,6 +88,19 @@ pub(crate) struct Settings {
     pub(crate) resolver_time: Duration,
     /// What TLS is made with; `None` by an nginx without it.
     pub(crate) tls: Option<Rc<Tls>>,
+    /// Whether calls are encrypted, by what they name in small letters; where it is not here their scheme says so.
+    pub(crate) encrypted: HashMap<Box<[u8]>, bool>,
+}
+
+impl Settings {
+    /// Whether calls of `upstream` are encrypted, where the configuration says so.
+    fn encrypts(&self, upstream: &[u8]) -> Option<bool> {
+        if self.encrypted.is_empty() {
+            return None;
+        }
+        let name = upstream.to_ascii_lowercase();
+        self.encrypted.get(&*name).copied()
+    }
 }
 
 /// A worker's calls.
@@ -137,6 +150,8 @@ impl fmt::Debug for Client {
 pub(crate) struct Maker<'a> {
     /// Its request, if it has one.
     pub(crate) request: Option<Request<'a>>,
+    /// Whether it is a root context.
+    pub(crate) is_root: bool,
     /// What it may call.
     pub(crate) rules: &'a Rc<Rules>,
     /// Name of the filter.
@@ -194,8 +209,9 @@ impl Client {
         maker: Maker<'_>,
         call: &HttpCall<'_>,
     ) -> Result<(), CallError> {
-        self.check()?;
-        let is_tls = way::is_https(call.scheme)?;
+        self.check(maker)?;
+        let is_https = way::is_https(call.scheme)?;
+        let is_tls = self.settings.encrypts(call.upstream).unwrap_or(is_https);
         let letter = Letter::new(call, is_tls).map_err(|reason| CallError::Unknown(reason.into()))?;
         let way = self.way(maker, call.upstream, is_tls)?;
         let name = self.name(&way, call.authority, is_tls)?;
@@ -228,12 +244,13 @@ impl Client {
         maker: Maker<'_>,
         call: &GrpcCall<'_>,
     ) -> Result<(), CallError> {
-        self.check()?;
+        self.check(maker)?;
         // As in nginx's `grpc_pass`.
         let (upstream, is_tls) = match call.upstream.strip_prefix(b"grpcs://") {
             Some(upstream) => (upstream, true),
             None => (call.upstream.strip_prefix(b"grpc://").unwrap_or(call.upstream), false),
         };
+        let is_tls = self.settings.encrypts(upstream).unwrap_or(is_tls);
         let outbox = Outbox::default();
         if let Some(message) = call.message {
             post(&outbox, message)?;
@@ -303,7 +320,7 @@ impl Client {
         maker: Maker<'_>,
         name: &str,
     ) -> Result<(), CallError> {
-        self.check()?;
+        self.check(maker)?;
         let Some(Target::Host(host, None)) = Target::parse(name.as_bytes()) else {
             return Err(CallError::Unknown(format!("\"{name}\" is no name of a host").into()));
         };
@@ -329,9 +346,11 @@ impl Client {
         Ok(())
     }
 
-    /// Whether calls can be begun at all.
-    fn check(&self) -> Result<(), CallError> {
-        if self.is_over.get() { Err(CallError::Overloaded("this worker ends".into())) } else { Ok(()) }
+    /// Whether calls can be begun at all: not in a worker that ends, nor by root contexts of one that shuts down, which
+    /// would do so for ever.
+    fn check(&self, maker: Maker<'_>) -> Result<(), CallError> {
+        let is_late = self.is_over.get() || (maker.is_root && is_ending());
+        if is_late { Err(CallError::Overloaded("this worker ends".into())) } else { Ok(()) }
     }
 
     /// Ends a call that nobody waits for any more.

@@ -5,9 +5,9 @@
 use std::ffi::CStr;
 
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3,
-    NGX_CONF_TAKE4, NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
+    NGX_CONF_1MORE, NGX_CONF_2MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_CONF_TAKE3, NGX_CONF_TAKE4, NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
 };
 
 use crate::{
@@ -52,7 +52,7 @@ const METRICS: u32 = NGX_HTTP_SRV_CONF | NGX_DIRECT_CONF;
 const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
-pub(crate) static MAIN: [Directive<Main>; 51] = [
+pub(crate) static MAIN: [Directive<Main>; 52] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
     Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::module),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
@@ -86,6 +86,7 @@ pub(crate) static MAIN: [Directive<Main>; 51] = [
         WASM | NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
         Main::call_keepalive,
     ),
+    Directive::new(c"call_ssl", WASM | NGX_CONF_2MORE, Main::call_ssl),
     Directive::new(c"call_ssl_verify", WASM | NGX_CONF_TAKE1, Main::call_ssl_verify),
     Directive::new(c"call_ssl_verify_depth", WASM | NGX_CONF_TAKE1, Main::call_ssl_verify_depth),
     Directive::new(

@@ -202,6 +202,11 @@ impl Stream {
         self.io.bodies().while_paused || self.look(|chain| chain.wants_body_first(direction))
     }
 
+    /// Whether some filter holds something of that direction.
+    pub(crate) fn holds(&self, direction: Direction) -> bool {
+        self.look(|chain| chain.is_held(direction))
+    }
+
     /// Whether the headers have got past the last filter.
     pub(crate) fn headers_passed(&self, direction: Direction) -> bool {
         self.look(|chain| chain.headers_passed(direction))
@@ -261,17 +266,35 @@ impl Stream {
         self.wake.stop_timer();
     }
 
+    /// The request does not wait for an instance any more. Where it has been told of one, whoever waits behind it may have
+    /// that.
+    pub(crate) fn stop_waiting(&self, request: Request<'_>) {
+        if self.progress.headers.get() != Headers::Waiting {
+            return;
+        }
+        self.progress.headers.set(Headers::Seen);
+        self.deadline.cancel();
+        if self.wake.is_posted() {
+            self.pass_on(request);
+        } else {
+            self.progress.waits_in_vain.set(true);
+        }
+    }
+
+    /// It has been told of an instance that it does not want any more.
+    pub(crate) fn pass_on(&self, request: Request<'_>) {
+        if let Some(location) = request.location() {
+            location.pass_on();
+        }
+    }
+
     /// Ends the contexts of the stream: `on_done`, `on_log`, `on_delete`. Once.
     pub(crate) fn finish(&self) {
         if self.progress.finished.replace(true) {
             return;
         }
-        // It has been told of an instance that it will not take any more: whoever waits behind it may.
-        if self.progress.headers.get() == Headers::Waiting
-            && self.wake.is_posted()
-            && let Some(location) = self.io.request().and_then(Request::location)
-        {
-            location.pass_on();
+        if let Some(request) = self.io.request() {
+            self.stop_waiting(request);
         }
         self.io.seal();
         if let Ok(Some(chain)) = self.chain.try_borrow_mut().as_deref_mut() {

@@ -330,3 +330,38 @@ fn it_is_logged_and_counted_by_nginx_as_any_response() {
     });
     assert_eq!(line.as_deref(), Some("403 6 no, never\n"));
 }
+
+/// A filter that blocks what it finds in a body by answering and pausing, when the headers have left: the client is not kept
+/// waiting, and what it has got does not look complete.
+#[test]
+fn too_late_and_pausing_closes_the_stream() {
+    let module = weir_tests::wasm::assemble(
+        r#"(module
+            (import "env" "proxy_send_local_response"
+                (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "malloc") (param i32) (result i32) (i32.const 8))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32))
+            (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+                (drop (call $answer (i32.const 451) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                    (i32.const 0) (i32.const -1)))
+                (i32.const 1)))"#,
+    );
+    let origin = Origin::start(|_| Reply::chunks(["first", "second", "last"]));
+    let nginx = Nginx::start(
+        Conf::new()
+            .guest("trace")
+            .file("late.wasm", module)
+            .wasm("module late late.wasm;")
+            .http("http2 on; proxy_http_version 1.1;")
+            .proxy(&origin, "proxy_wasm trace A; proxy_wasm late;"),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mark = nginx.mark();
+        assert!(nginx.connect(protocol).try_send(Request::get("/")).is_err(), "{protocol:?}");
+        nginx.wait_for_log_since(mark, "local response with status 451 dropped");
+        nginx.wait_for_log_since(mark, "whose headers have left: it is closed");
+        nginx.wait_for_log_since(mark, "A trace: on_delete");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_tests::{Conf, Nginx, Protocol, Request, wasm::Minimal};
+use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, wasm::Minimal};
 
 /// A filter whose `callback` runs `code` and answers Pause.
 fn pausing(callback: &str, parameters: &str, code: &str) -> Vec<u8> {
@@ -162,4 +162,39 @@ fn a_graceful_stop_waits_for_held_requests_only_as_long_as_their_clients() {
 fn a_filter_without_callbacks_holds_nothing() {
     let nginx = Nginx::start(conf(Minimal::default().assemble()));
     assert_eq!(nginx.get("/").text(), "x");
+}
+
+/// A filter that pauses, asks another location, and lets the *response* go on when that has answered: there is none, and the
+/// request is held no longer than any other.
+#[test]
+fn going_on_with_what_is_not_held_does_not_hold_a_request_for_ever() {
+    let module = weir_tests::wasm::assemble(
+        r#"(module
+            (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "up")
+            (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00")
+            (data (i32.const 228) ":method\00GET\00:path\00/\00:authority\00x\00")
+            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (drop (call $call (i32.const 100) (i32.const 2) (i32.const 200) (i32.const 61) (i32.const 0) (i32.const 0)
+                    (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))
+                (i32.const 1))
+            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+                (drop (call $continue (i32.const 1)))))"#,
+    );
+    let origin = Origin::start(|_| Reply::text("called"));
+    let conf = conf(module).set("ORIGIN", origin.address());
+    let nginx = Nginx::start(
+        conf.http("upstream up { server @ORIGIN@; } proxy_wasm_pause_timeout 400ms;").workers(1),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mark = nginx.mark();
+        assert_eq!(nginx.connect(protocol).send(Request::get("/")).status, 504, "{protocol:?}");
+        nginx.wait_for_log_since(mark, "A trace: on_delete");
+    }
+    assert_eq!(origin.count(), 2, "the calls were made");
 }

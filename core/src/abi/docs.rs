@@ -14,6 +14,8 @@ const WHERE_IT_IS: &[(Callback, &str)] =
 
 /// Limits of what is called and works, in sentences.
 const LIMITS: &[&str] = &[
+    "A local response that comes when the response's headers have left is refused, with a warning. If the filter pauses \
+     as well, or a filter holds the body, the connection is closed (a stream of HTTP/2 is reset).",
     "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
      file or by `return`.",
     "Trailers of an upstream come by where nginx passes them on: with `proxy_pass_trailers on` or `grpc_pass`. The last \

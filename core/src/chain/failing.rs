@@ -123,6 +123,12 @@ impl<H: Host> Chain<H> {
         }
     }
 
+    /// Whether some filter holds something of that direction.
+    #[must_use]
+    pub fn is_held(&self, direction: Direction) -> bool {
+        (0..self.steps.len()).any(|at| self.holds(direction, at))
+    }
+
     /// Whether filter number `at` holds something of that direction.
     pub(super) fn holds(&self, direction: Direction, at: usize) -> bool {
         let flow = self.flow(direction);

@@ -16,13 +16,16 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::Engine;
+use super::{Engine, limits::MAX_MODULE_BYTES};
 
 /// First bytes of every artefact: name and version of the file's layout.
 const MAGIC: &[u8; 16] = b"weir artefact 1\n";
 
 /// Magic, key, digest of the payload.
 const HEADER: usize = MAGIC.len() + 32 + 32;
+
+/// Most bytes of compiled code: those of a large module are some ten times as many as the module's.
+const MOST: u64 = 32 * MAX_MODULE_BYTES;
 
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -165,8 +168,10 @@ fn is_ours(metadata: &fs::Metadata) -> bool {
 }
 
 fn read_verified(path: &Path, key: Key) -> Result<Option<Vec<u8>>, Rejected> {
-    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let mut file = match fs::OpenOptions::new().read(true).custom_flags(nofollow).open(path) {
+    // Opening a pipe would wait for somebody to write into it.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let mut file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
@@ -178,15 +183,21 @@ fn read_verified(path: &Path, key: Key) -> Result<Option<Vec<u8>>, Rejected> {
     if !metadata.is_file() || !is_ours(&metadata) {
         return Err(Rejected::NotOurs);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.read_to_end(&mut bytes).map_err(Rejected::Io)?;
-    let header = bytes.get(..HEADER).ok_or(Rejected::Damaged)?;
-    let digest = Sha256::digest(bytes.get(HEADER..).unwrap_or_default());
-    let expected = [&MAGIC[..], &key.0, &digest].concat();
-    if header != expected {
+    // What is none of ours is not read any further, however long it is.
+    let mut header = [0; HEADER];
+    file.read_exact(&mut header).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Rejected::Damaged,
+        _ => Rejected::Io(error),
+    })?;
+    let digest =
+        header.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&key.0)).ok_or(Rejected::Damaged)?;
+    let length = metadata.len().checked_sub(HEADER as u64).filter(|length| *length <= MOST);
+    let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(Rejected::Damaged)?;
+    let mut bytes = Vec::with_capacity(length);
+    file.take(MOST).read_to_end(&mut bytes).map_err(Rejected::Io)?;
+    if Sha256::digest(&bytes).as_slice() != digest {
         return Err(Rejected::Damaged);
     }
-    bytes.drain(..HEADER);
     Ok(Some(bytes))
 }
 
@@ -205,6 +216,29 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = Cache::open(directory.path()).expect("a cache");
         (directory, cache)
+    }
+
+    /// A pipe, and a file without end whose first bytes are right or not, are neither waited for nor read.
+    #[test]
+    fn odd_files_hold_nobody_up() {
+        let (directory, cache) = cache();
+        let path = directory.path().join(KEY.file_name());
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("a pipe");
+        assert!(matches!(cache.load(KEY), Err(Rejected::NotOurs)));
+        cache.store(KEY, b"code").expect("stored");
+        for length in [1 << 40, 0] {
+            fs::OpenOptions::new().write(true).open(&path).expect("there").set_len(length).expect("sparse");
+            assert!(matches!(cache.load(KEY), Err(Rejected::Damaged)), "{length}");
+            cache.store(KEY, b"code").expect("stored");
+        }
+        assert_eq!(cache.load(KEY).expect("good").as_deref(), Some(&b"code"[..]));
     }
 
     #[test]

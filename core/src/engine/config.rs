@@ -54,6 +54,8 @@ pub(super) fn wasmtime_config(settings: &Settings, slots: &Arc<Slots>) -> wasmti
         .memory_guard_size(GUARD as u64)
         .epoch_interruption(true)
         .max_wasm_stack(settings.limits.stack)
+        // Nothing here has a stack of that kind, but the other may not be larger.
+        .async_stack_size(settings.limits.stack.max(2 << 20))
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
         // No SDK uses these, and each is one more thing that a hostile module could lean on.
         .wasm_memory64(false)

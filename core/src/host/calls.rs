@@ -131,6 +131,8 @@ pub struct By<'a, S> {
     /// The context's request, which lives, for what depends on it: variables that choose a peer, the location's rules.
     /// `None` for a root context, and for a stream context that has outlived its request.
     pub stream: Option<&'a S>,
+    /// Whether it is a root context, which may make calls for as long as there is a worker.
+    pub is_root: bool,
     /// What the directive has as its [`Plugin::calls`](crate::plan::Plugin::calls): the proxy's own number for what a
     /// filter may call where there is no request.
     pub rules: u32,

@@ -47,6 +47,7 @@ impl<H: Host> State<H> {
         };
         let by = By {
             stream: self.contexts.effective_host(),
+            is_root: self.contexts.root(context).is_some(),
             rules: self.contexts.effective_plugin().map_or(0, |plugin| plugin.calls),
             filter: &self.filter.spec().name,
         };

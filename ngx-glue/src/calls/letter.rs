@@ -126,13 +126,20 @@ fn push_field(text: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), Strin
 }
 
 /// Adds path and query, with what no request line may have raw escaped (RFC 3986, 2.1); `None` where it is neither `*`
-/// nor begins with a slash.
+/// nor begins with a slash. Of a whole URL it adds what follows the authority: where the call goes says its upstream.
 pub(super) fn push_path(text: &mut Vec<u8>, path: &[u8]) -> Option<()> {
-    if path != b"*" {
-        path.first().filter(|first| **first == b'/')?;
-    }
     // A fragment is not sent (RFC 9110, 4.2.5).
     let path = path.split(|byte| *byte == b'#').next().unwrap_or_default();
+    let path = match after_authority(path) {
+        Some(rest) => {
+            if rest.first() != Some(&b'/') {
+                text.push(b'/');
+            }
+            rest
+        }
+        None if path == b"*" => path,
+        None => path.first().filter(|first| **first == b'/').map(|_| path)?,
+    };
     let is_escaped = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f..);
     if !path.iter().fold(false, |any, byte| any | is_escaped(byte)) {
         text.extend_from_slice(path);
@@ -150,6 +157,17 @@ pub(super) fn push_path(text: &mut Vec<u8>, path: &[u8]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// What follows scheme and authority in a URL of HTTP; `None` where it is none.
+fn after_authority(url: &[u8]) -> Option<&[u8]> {
+    let end = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+        let begins = url.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
+        begins.then_some(scheme.len())
+    })?;
+    let rest = url.get(end..)?;
+    let at = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    rest.get(at..)
 }
 
 #[cfg(test)]
@@ -173,7 +191,19 @@ mod tests {
         assert_eq!(sent(b"//a/b").as_deref(), Some("//a/b"));
         assert_eq!(sent(b"/a b\xc3\xa4#f").as_deref(), Some("/a%20b%C3%A4"));
         assert_eq!(sent(b"*").as_deref(), Some("*"));
-        assert_eq!(sent(b"http://a/"), None);
+        for (url, path) in [
+            (&b"http://a/"[..], "/"),
+            (b"https://a.test:8443/b/c?d=e#f", "/b/c?d=e"),
+            (b"HTTPS://a", "/"),
+            (b"http://a?b=/c", "/?b=/c"),
+            (b"https://a/b c", "/b%20c"),
+            (b"http:///b", "/b"),
+        ] {
+            assert_eq!(sent(url).as_deref(), Some(path));
+        }
+        for other in [&b"ftp://a/"[..], b"http:/a", b"a", b"?a", b"#f"] {
+            assert_eq!(sent(other), None);
+        }
         assert_eq!(sent(b""), None);
         // Whatever is sent is taken by hyper, too.
         let every: Vec<u8> = std::iter::once(b'/').chain((0..=255).filter(|byte| *byte != b'#')).collect();

@@ -27,6 +27,8 @@ pub(super) struct CallsBlock {
     response: Option<usize>,
     timeout: Option<Duration>,
     keeping: Option<Keeping>,
+    /// Names that calls are encrypted for, or not, whatever their scheme.
+    encrypted: Vec<(Box<[u8]>, bool)>,
     verify: Option<bool>,
     trusted: Option<Vec<u8>>,
     depth: Option<u8>,
@@ -59,6 +61,7 @@ impl CallsBlock {
             resolver: self.resolver,
             resolver_time: self.resolver_time.unwrap_or(RESOLVER_TIME),
             tls: self.tls.clone(),
+            encrypted: self.encrypted.iter().cloned().collect(),
         }
     }
 }
@@ -143,6 +146,31 @@ impl Main {
         set(&mut keeping.time, time_given);
         set(&mut keeping.requests, requests_given);
         main.with_block(|block| once(NAME, &mut block.calls.keeping, keeping))
+    }
+
+    /// `call_ssl on | off NAME …;`
+    pub(crate) fn call_ssl(conf: &mut Conf<'_>, main: &Self) -> Result<(), Refusal> {
+        const NAME: &str = "call_ssl";
+        let encrypts = match conf.argument(0) {
+            b"on" if !cfg!(ngx_feature = "ssl") => {
+                return Err(format!("\"{NAME} on\" needs an nginx that is built with TLS").into());
+            }
+            b"on" => true,
+            b"off" => false,
+            other => return Err(invalid(NAME, other, "\"on\" or \"off\", and names")),
+        };
+        let names = (1..).map_while(|index| conf.optional(index)).map(<[u8]>::to_ascii_lowercase);
+        main.with_block(|block| {
+            for name in names {
+                let encrypted = &mut block.calls.encrypted;
+                if encrypted.iter().any(|(other, _)| **other == *name) {
+                    let name = String::from_utf8_lossy(&name);
+                    return Err(format!("\"{NAME}\" has \"{name}\" twice: remove one").into());
+                }
+                encrypted.push((name.into(), encrypts));
+            }
+            Ok(())
+        })
     }
 
     /// `call_ssl_verify on | off;`

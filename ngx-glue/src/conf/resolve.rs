@@ -99,6 +99,15 @@ pub(crate) fn resolve(main: &Main, cycle: Cycle<'_>) -> Result<(), Failure> {
     plans
         .rehearse(&engine, &worker.sharing(Shared::new(&zones)))
         .map_err(|refusal| Failure { message: refusal.to_string(), place: refusal.place })?;
+    let (least, most) = (plans.least_instances(), block.settings().instances);
+    if u32::try_from(least).is_ok_and(|least| least > most) {
+        return Err(Failure::new(
+            &block.place,
+            format_args!(
+                "\"instances\" {most} leaves no room for requests through all filters of a location: set {least} or more"
+            ),
+        ));
+    }
     zones.prepare_wakes(cycle.workers()).map_err(|error| {
         Failure::new(&block.place, format_args!("workers cannot be told of messages in queues: {error}"))
     })?;

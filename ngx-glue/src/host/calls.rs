@@ -24,7 +24,7 @@ impl Worker {
         let request = by.stream.and_then(RequestToken::request);
         let rules = request.and_then(|request| request.location()?.call_rules().map(Rc::clone));
         let rules = rules.unwrap_or_else(|| allowed.get(by.rules));
-        call(client, Maker { request, rules: &rules, filter: by.filter })
+        call(client, Maker { request, is_root: by.is_root, rules: &rules, filter: by.filter })
     }
 }
 

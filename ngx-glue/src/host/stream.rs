@@ -95,7 +95,12 @@ impl StreamHost for RequestToken {
 
     fn send_local_response(&self, response: &LocalResponse<'_>) -> Result<(), StreamError> {
         let io = self.io().ok_or(StreamError::Gone)?;
-        io.answer(response)?;
+        let answered = io.answer(response);
+        if answered == Err(StreamError::TooLate) {
+            // The event looks whether the response is held, once the callback has said so.
+            self.stream.wake();
+        }
+        answered?;
         // Below a callback of this request its verdict says so; otherwise the event sees to it.
         if !self.stream.is_called() {
             io.set_answered();

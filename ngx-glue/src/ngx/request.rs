@@ -155,6 +155,12 @@ impl<'a> Request<'a> {
         self.peek(|r| r.main) == self.as_ptr()
     }
 
+    /// How many more times it may be redirected: less after each time, and after each change of its URI by `rewrite`
+    /// (`ngx_http_internal_redirect()`, `ngx_http_named_location()`, `ngx_http_core_post_rewrite_phase()`).
+    pub(crate) fn uri_changes(self) -> usize {
+        self.peek(|r| r.uri_changes()) as usize
+    }
+
     /// Whether contexts of modules may have been forgotten since it began: by a redirect, or by a filter that made
     /// an error of the response (`ngx_http_internal_redirect()`, `ngx_http_named_location()`,
     /// `ngx_http_filter_finalize_request()`).

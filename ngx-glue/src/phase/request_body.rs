@@ -23,6 +23,9 @@ use crate::{
 pub(crate) fn run(request: Request<'_>, body: Option<Body<'_>>) -> isize {
     let Some(stream) = request.stream() else { return request.pass_request_body(body) };
     let progress = stream.progress();
+    if progress.given_up.get() {
+        return request.pass_request_body(body);
+    }
     let lane = stream.io.lane(Direction::Request);
     if let Some(code) = progress.request_code.take() {
         return code;

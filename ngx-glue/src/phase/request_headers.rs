@@ -33,7 +33,13 @@ enum Step {
 pub(crate) fn run(request: Request<'_>) -> isize {
     if let Some(stream) = request.stream() {
         // A stream begins once; a redirect to another location, or a resumed request, comes by here again.
-        return match (stream.progress().headers.get(), stream.progress().reading.get()) {
+        let progress = stream.progress();
+        if progress.waits() && progress.stopped_at.get() != request.uri_changes() {
+            // nginx has made an error of the request, and goes where the page for that is.
+            give_up(stream, request);
+        }
+        return match (progress.headers.get(), progress.reading.get()) {
+            _ if progress.given_up.get() => DECLINED,
             (Headers::Waiting, _) | (_, Reading::Begun) => DONE,
             (Headers::Paused, _) => wait(stream, request),
             _ => read_body(stream, request).unwrap_or(DECLINED),
@@ -45,7 +51,7 @@ pub(crate) fn run(request: Request<'_>) -> isize {
         Ok(Some(stream)) => stream,
     };
     if stream.progress().headers.get() == Headers::Waiting {
-        request.stop_phases();
+        stop(stream, request);
         return DONE;
     }
     match begin(stream, request) {
@@ -58,9 +64,31 @@ pub(crate) fn run(request: Request<'_>) -> isize {
 /// A filter holds the headers.
 fn wait(stream: &'static Stream, request: Request<'_>) -> isize {
     read_body(stream, request).unwrap_or_else(|| {
-        request.stop_phases();
+        stop(stream, request);
         DONE
     })
+}
+
+/// Phases stop here until the stream is woken.
+fn stop(stream: &'static Stream, request: Request<'_>) {
+    stream.progress().stopped_at.set(request.uri_changes());
+    request.stop_phases();
+}
+
+/// nginx answers the request with an error, whatever it waits for: a filter that holds it, an instance, the rest of its
+/// body. That does not matter any more, nor what filters say of it later: its phases do not go on.
+pub(crate) fn give_up(stream: &'static Stream, request: Request<'_>) {
+    let progress = stream.progress();
+    progress.given_up.set(true);
+    stream.stop_waiting(request);
+    if progress.headers.get() == Headers::Paused {
+        progress.headers.set(Headers::Seen);
+        stream.stop_watching();
+    }
+    if progress.reading.get() == Reading::Begun {
+        progress.reading.set(Reading::Done);
+    }
+    stream.io.lane(Direction::Request).discard();
 }
 
 /// A request that waits for an instance has been woken.
@@ -125,6 +153,7 @@ fn read_body(stream: &'static Stream, request: Request<'_>) -> Option<isize> {
         return None;
     }
     request.read_stored_body_into_file();
+    progress.stopped_at.set(request.uri_changes());
     progress.reading.set(Reading::Begun);
     Some(request.read_body())
 }
@@ -141,7 +170,7 @@ fn show_shared_body(stream: &'static Stream, request: Request<'_>) -> Option<isi
     if !shared_body_has_passed(stream) {
         // Nobody reads it, so nothing else bounds that.
         watch(stream);
-        request.stop_phases();
+        stop(stream, request);
         return Some(DONE);
     }
     None
@@ -178,7 +207,7 @@ pub(crate) fn body_read(request: Request<'_>) -> Next {
     let Some(stream) = request.stream() else { return Next::Run };
     stream.progress().reading.set(Reading::Done);
     if stream.progress().headers.get() == Headers::Paused {
-        request.stop_phases();
+        stop(stream, request);
         return Next::Wait;
     }
     Next::Run
@@ -208,6 +237,9 @@ pub(crate) fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Ne
 /// Filter number `filter` has asked for what it holds to go on.
 pub(crate) fn resume(stream: &'static Stream, request: Request<'_>, filter: usize) -> Next {
     let progress = stream.progress();
+    if !stream.holds(Direction::Request) {
+        return Next::Wait;
+    }
     if progress.headers.get() != Headers::Paused {
         request_body::resume(stream, request, filter);
         return after_body(stream, request);

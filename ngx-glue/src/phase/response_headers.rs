@@ -5,7 +5,7 @@ use weir_core::{
     filter::Callback,
 };
 
-use super::{response_body, sending};
+use super::{request_headers, response_body, sending};
 use crate::{
     conf::Location,
     ngx::{
@@ -51,6 +51,9 @@ fn filter(request: Request<'_>) -> isize {
         progress.sending.set(Sending::Sent);
         stream.io.lane(Direction::Response).discard();
         return request.pass_headers();
+    }
+    if progress.waits() {
+        request_headers::give_up(stream, request);
     }
     let replacement = match stream.io.take_local() {
         // What a filter has sent while the request's body was read.

@@ -45,6 +45,7 @@ pub(crate) struct StreamIo {
     details: Cell<&'static [u8]>,
     wishes: RefCell<Vec<(Direction, usize)>>,
     answered: Cell<bool>,
+    late: Cell<bool>,
     close: Cell<bool>,
     finished: Cell<bool>,
 }
@@ -70,7 +71,7 @@ impl StreamIo {
         self.wishes.borrow_mut().clear();
         self.request_body.clear();
         self.response_body.clear();
-        for flag in [&self.answered, &self.close, &self.finished] {
+        for flag in [&self.answered, &self.late, &self.close, &self.finished] {
             flag.set(false);
         }
     }
@@ -172,6 +173,7 @@ impl StreamIo {
         let request = self.request.get().ok_or(StreamError::Gone)?;
         let late = self.finished.get() || request.header_sent() || self.response.get() == Access::Read;
         if late || self.local.get().is_some() {
+            self.late.set(late);
             return Err(StreamError::TooLate);
         }
         if response.status < 200 {
@@ -202,6 +204,11 @@ impl StreamIo {
     /// Whether a local response was sent in no callback of this request; forgets that.
     pub(crate) fn take_answered(&self) -> bool {
         self.answered.take()
+    }
+
+    /// Whether a local response has come when the headers had left; forgets that.
+    pub(crate) fn take_late(&self) -> bool {
+        self.late.take()
     }
 
     /// Whether a local response was recorded.

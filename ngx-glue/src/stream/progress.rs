@@ -51,6 +51,12 @@ pub(crate) struct Progress {
     pub(crate) waited_out: Cell<bool>,
     /// Whether we read the request's body.
     pub(crate) reading: Cell<Reading>,
+    /// What [`Request::uri_changes`](crate::ngx::request::Request::uri_changes) was when phases were stopped.
+    pub(crate) stopped_at: Cell<usize>,
+    /// nginx has answered the request with an error while it waited for something.
+    pub(crate) given_up: Cell<bool>,
+    /// It waits no more for an instance, but may still be told of one.
+    pub(crate) waits_in_vain: Cell<bool>,
     /// The end of the request's body has come, or it has none.
     pub(crate) request_ended: Cell<bool>,
     /// The end of the request's body has been shown to filters.
@@ -92,6 +98,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Whether phases have stopped: for an instance, for a filter, or for the body.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.headers.get(), Headers::Waiting | Headers::Paused)
+            || self.reading.get() == Reading::Begun
+    }
+
     /// Forgets all of it: the record is used for another request.
     pub(super) fn reset(&self) {
         self.headers.set(Headers::Pending);
@@ -104,6 +116,8 @@ impl Progress {
         self.response_bytes.set(0);
         let flags = [
             &self.waited_out,
+            &self.given_up,
+            &self.waits_in_vain,
             &self.request_ended,
             &self.request_came,
             &self.request_passed,

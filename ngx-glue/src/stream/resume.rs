@@ -28,11 +28,29 @@ fn look_again(stream: &'static Stream, request: Request<'_>, timed_out: bool) ->
         request.close_after();
         return Next::Finalize(CLOSE);
     }
+    if stream.io.take_late() && sending::holds_response(stream) {
+        request.log().write(
+            Level::Error,
+            "weir: a filter holds a response that it wanted to replace, whose headers have left: it is closed",
+        );
+        request.close_after();
+        return Next::Finalize(CLOSE);
+    }
     if stream.io.has_local()
         && let Some(next) = answer(stream, request)
     {
         again(stream);
         return next;
+    }
+    if stream.progress().waits_in_vain.take() {
+        stream.pass_on(request);
+    }
+    if stream.progress().given_up.get() {
+        while stream.io.take_wish(Direction::Request).is_some() {}
+    }
+    if stream.progress().sending.get() == Sending::Unseen {
+        // Nothing of a response is held where there is none.
+        while stream.io.take_wish(Direction::Response).is_some() {}
     }
     if let Some(filter) = stream.io.take_wish(Direction::Response) {
         let sent = response_body::resume(stream, request, filter);
@@ -56,7 +74,7 @@ fn look(stream: &'static Stream, request: Request<'_>) -> Next {
             Level::Error,
             "weir: a filter has held the request for \"proxy_wasm_pause_timeout\": it is answered with 504",
         );
-        stream.io.lane(Direction::Request).discard();
+        request_headers::give_up(stream, request);
         return Next::Finalize(of_status(504));
     }
     if !sending::holds_response(stream) {

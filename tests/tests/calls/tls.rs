@@ -234,3 +234,25 @@ fn files_that_are_not_good_are_refused_at_the_start() {
         assert!(ended.stderr.contains(message), "{wasm}: {}", ended.stderr);
     }
 }
+
+/// Filters that give no scheme, or one that is not meant for the peer: the configuration decides.
+#[test]
+fn the_configuration_says_what_is_encrypted() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::text("in clear"));
+    let plain = origin.address().to_string();
+    let wasm = format!("{TRUSTED} call_ssl on UP; call_ssl off {plain} other;");
+    let nginx = Nginx::start(conf(&authority, &wasm, ""));
+    for scheme in [json!(null), json!("http"), json!("https")] {
+        let mut asked = json!({"upstream": "up", "authority": "service.test"});
+        if !scheme.is_null() {
+            asked["scheme"] = scheme.clone();
+        }
+        let called = outcome(&nginx, asked.clone());
+        assert_eq!(called["body"], json!("service.test TLSv1.3 . NONE"), "{scheme}: {called}");
+        asked["upstream"] = json!(plain);
+        let called = outcome(&nginx, asked);
+        assert_eq!(called["body"], json!("in clear"), "{scheme}: {called}");
+    }
+    assert_failed(&nginx, &outcome(&nginx, json!({"upstream": "up", "authority": "other.test"})), "tls");
+}

@@ -72,6 +72,14 @@ fn arguments() {
             &["1k", "1g"],
         ),
         case("verification", conf().wasm("call_ssl_verify maybe;"), "maybe", &["on", "off"]),
+        case("encryption", conf().wasm("call_ssl maybe up;"), "maybe", &["on", "off"]),
+        case("encryption of nothing", conf().wasm("call_ssl on;"), "call_ssl", &["number of arguments"]),
+        case(
+            "encryption twice",
+            conf().wasm("call_ssl on a b; call_ssl off B;"),
+            "call_ssl off B",
+            &["\"b\" twice", "remove one"],
+        ),
         case(
             "a resolver",
             conf().wasm("resolver no.such.host.invalid;"),

@@ -67,3 +67,24 @@ fn a_filter_that_never_finishes_its_start_is_stopped() {
         with_module(Minimal { more, ..Minimal::default() }.assemble()).wasm("configuration_timeout 100ms;");
     assert_refused([case("_initialize", conf, "proxy_wasm broken", &["limit"])]);
 }
+
+/// What no request could ever get is refused when the configuration is read.
+#[test]
+fn filters_of_a_location_have_to_find_room() {
+    let conf = |instances: u32| {
+        let location =
+            "location / { proxy_wasm noop; proxy_wasm add_headers; proxy_wasm noop; return 200 x; }";
+        Conf::new()
+            .guest("noop")
+            .guest("add_headers")
+            .wasm(&format!("instances {instances} wait=0; stack_limit 6m;"))
+            .server(location)
+    };
+    assert_refused([case(
+        "instances",
+        conf(1),
+        "wasm {",
+        &["\"instances\" 1 leaves no room", "set 2 or more"],
+    )]);
+    assert_eq!(Nginx::start(conf(2)).get("/").text(), "x");
+}
