@@ -31,7 +31,7 @@ use weir_core::{
 use crate::{
     host::Ngx,
     ngx::{
-        cycle::{Cycle, is_ending},
+        cycle::Cycle,
         net::{
             address::Address,
             lookup::{Lookup, Resolver},
@@ -150,8 +150,6 @@ impl fmt::Debug for Client {
 pub(crate) struct Maker<'a> {
     /// Its request, if it has one.
     pub(crate) request: Option<Request<'a>>,
-    /// Whether it is a root context.
-    pub(crate) is_root: bool,
     /// What it may call.
     pub(crate) rules: &'a Rc<Rules>,
     /// Name of the filter.
@@ -209,7 +207,7 @@ impl Client {
         maker: Maker<'_>,
         call: &HttpCall<'_>,
     ) -> Result<(), CallError> {
-        self.check(maker)?;
+        self.check()?;
         let is_https = way::is_https(call.scheme)?;
         let is_tls = self.settings.encrypts(call.upstream).unwrap_or(is_https);
         let letter = Letter::new(call, is_tls).map_err(|reason| CallError::Unknown(reason.into()))?;
@@ -244,7 +242,7 @@ impl Client {
         maker: Maker<'_>,
         call: &GrpcCall<'_>,
     ) -> Result<(), CallError> {
-        self.check(maker)?;
+        self.check()?;
         // As in nginx's `grpc_pass`.
         let (upstream, is_tls) = match call.upstream.strip_prefix(b"grpcs://") {
             Some(upstream) => (upstream, true),
@@ -320,7 +318,7 @@ impl Client {
         maker: Maker<'_>,
         name: &str,
     ) -> Result<(), CallError> {
-        self.check(maker)?;
+        self.check()?;
         let Some(Target::Host(host, None)) = Target::parse(name.as_bytes()) else {
             return Err(CallError::Unknown(format!("\"{name}\" is no name of a host").into()));
         };
@@ -346,11 +344,9 @@ impl Client {
         Ok(())
     }
 
-    /// Whether calls can be begun at all: not in a worker that ends, nor by root contexts of one that shuts down, which
-    /// would do so for ever.
-    fn check(&self, maker: Maker<'_>) -> Result<(), CallError> {
-        let is_late = self.is_over.get() || (maker.is_root && is_ending());
-        if is_late { Err(CallError::Overloaded("this worker ends".into())) } else { Ok(()) }
+    /// Whether calls can be begun at all.
+    fn check(&self) -> Result<(), CallError> {
+        if self.is_over.get() { Err(CallError::Overloaded("this worker ends".into())) } else { Ok(()) }
     }
 
     /// Ends a call that nobody waits for any more.

@@ -8,10 +8,17 @@ use weir_core::host::{
 };
 
 use super::{root::Worker, stream::RequestToken};
-use crate::calls::{Client, Maker};
+use crate::{
+    calls::{Client, Maker},
+    ngx::cycle::is_ending,
+    stream::live,
+};
 
 /// What is answered in the master, which tries a configuration out.
 const NOT_HERE: CallError = CallError::Overloaded(std::borrow::Cow::Borrowed("only workers make calls"));
+
+/// What root contexts are answered in a worker that shuts down and has no requests with filters any more.
+const NOT_NOW: CallError = CallError::Overloaded(std::borrow::Cow::Borrowed("this worker shuts down"));
 
 impl Worker {
     /// Lends the client, and who calls by it.
@@ -21,10 +28,14 @@ impl Worker {
         call: impl FnOnce(&Rc<Client>, Maker<'_>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let (client, allowed) = self.calls.as_ref().ok_or(NOT_HERE)?;
+        // A worker that shuts down waits for calls, and would never end as long as a root context makes new ones.
+        if by.is_root && is_ending() && !live::any() {
+            return Err(NOT_NOW);
+        }
         let request = by.stream.and_then(RequestToken::request);
         let rules = request.and_then(|request| request.location()?.call_rules().map(Rc::clone));
         let rules = rules.unwrap_or_else(|| allowed.get(by.rules));
-        call(client, Maker { request, is_root: by.is_root, rules: &rules, filter: by.filter })
+        call(client, Maker { request, rules: &rules, filter: by.filter })
     }
 }
 
