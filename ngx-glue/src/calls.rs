@@ -17,7 +17,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     rc::{Rc, Weak},
     time::Duration,
@@ -88,18 +88,15 @@ pub(crate) struct Settings {
     pub(crate) resolver_time: Duration,
     /// What TLS is made with; `None` by an nginx without it.
     pub(crate) tls: Option<Rc<Tls>>,
-    /// Whether calls are encrypted, by what they name in small letters; where it is not here their scheme says so.
-    pub(crate) encrypted: HashMap<Box<[u8]>, bool>,
+    /// Whether calls are encrypted, by what they name in any letters; where it is not here their scheme says so.
+    pub(crate) encrypted: Rc<[(Box<[u8]>, bool)]>,
 }
 
 impl Settings {
     /// Whether calls of `upstream` are encrypted, where the configuration says so.
     fn encrypts(&self, upstream: &[u8]) -> Option<bool> {
-        if self.encrypted.is_empty() {
-            return None;
-        }
-        let name = upstream.to_ascii_lowercase();
-        self.encrypted.get(&*name).copied()
+        let named = self.encrypted.iter().find(|(name, _)| name.eq_ignore_ascii_case(upstream));
+        named.map(|(_, encrypts)| *encrypts)
     }
 }
 

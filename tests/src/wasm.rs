@@ -57,6 +57,41 @@ impl Minimal {
     }
 }
 
+/// A filter with `more` in it, whose function `$call` asks upstream `up` for `/`, with a second's time. It can let streams go
+/// on (`$continue`) and set ticks (`$tick`).
+///
+/// # Panics
+/// When `more` is no WebAssembly.
+#[must_use]
+pub fn calling(more: &str) -> Vec<u8> {
+    // A header map as the ABI serializes it: how many pairs, the lengths of each, names and values with a NUL behind each.
+    let pairs = [(":method", "GET"), (":path", "/"), (":authority", "x")];
+    let lengths = pairs.iter().flat_map(|(name, value)| [name.len(), value.len()]);
+    let numbers = std::iter::once(pairs.len()).chain(lengths);
+    let mut map: Vec<u8> =
+        numbers.flat_map(|number| u32::try_from(number).expect("short").to_le_bytes()).collect();
+    map.extend(pairs.iter().flat_map(|(name, value)| format!("{name}\0{value}\0").into_bytes()));
+    let bytes: String = map.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let length = map.len();
+    assemble(&format!(
+        r#"(module
+            (import "env" "proxy_http_call"
+                (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+            (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "up")
+            (data (i32.const 200) "{bytes}")
+            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32))
+            (func $call
+                (drop (call $http_call (i32.const 100) (i32.const 2) (i32.const 200) (i32.const {length}) (i32.const 0)
+                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0))))
+            {more})"#
+    ))
+}
+
 /// The eight bytes that a component begins with, and nothing else: an empty component.
 #[must_use]
 pub fn component() -> Vec<u8> {

@@ -168,23 +168,10 @@ fn a_filter_without_callbacks_holds_nothing() {
 /// request is held no longer than any other.
 #[test]
 fn going_on_with_what_is_not_held_does_not_hold_a_request_for_ever() {
-    let module = weir_tests::wasm::assemble(
-        r#"(module
-            (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-            (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 100) "up")
-            (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00")
-            (data (i32.const 228) ":method\00GET\00:path\00/\00:authority\00x\00")
-            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
-            (func (export "proxy_abi_version_0_2_1"))
-            (func (export "proxy_on_context_create") (param i32 i32))
-            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-                (drop (call $call (i32.const 100) (i32.const 2) (i32.const 200) (i32.const 61) (i32.const 0) (i32.const 0)
-                    (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))
-                (i32.const 1))
+    let module = weir_tests::wasm::calling(
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $call) (i32.const 1))
             (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
-                (drop (call $continue (i32.const 1)))))"#,
+                (drop (call $continue (i32.const 1))))"#,
     );
     let origin = Origin::start(|_| Reply::text("called"));
     let conf = conf(module).set("ORIGIN", origin.address());

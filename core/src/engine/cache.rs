@@ -24,7 +24,7 @@ const MAGIC: &[u8; 16] = b"weir artefact 1\n";
 /// Magic, key, digest of the payload.
 const HEADER: usize = MAGIC.len() + 32 + 32;
 
-/// Most bytes of compiled code: those of a large module are some ten times as many as the module's.
+/// Most bytes of compiled code that are read: what is longer belongs to no module that would be loaded.
 const MOST: u64 = 32 * MAX_MODULE_BYTES;
 
 /// The directory cannot be used.

@@ -61,7 +61,7 @@ impl CallsBlock {
             resolver: self.resolver,
             resolver_time: self.resolver_time.unwrap_or(RESOLVER_TIME),
             tls: self.tls.clone(),
-            encrypted: self.encrypted.iter().cloned().collect(),
+            encrypted: self.encrypted.as_slice().into(),
         }
     }
 }
@@ -159,12 +159,12 @@ impl Main {
             b"off" => false,
             other => return Err(invalid(NAME, other, "\"on\" or \"off\", and names")),
         };
-        let names = (1..).map_while(|index| conf.optional(index)).map(<[u8]>::to_ascii_lowercase);
+        let names = (1..).map_while(|index| conf.optional(index));
         main.with_block(|block| {
             for name in names {
                 let encrypted = &mut block.calls.encrypted;
-                if encrypted.iter().any(|(other, _)| **other == *name) {
-                    let name = String::from_utf8_lossy(&name);
+                if encrypted.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                    let name = String::from_utf8_lossy(name);
                     return Err(format!("\"{NAME}\" has \"{name}\" twice: remove one").into());
                 }
                 encrypted.push((name.into(), encrypts));

@@ -185,24 +185,11 @@ fn a_worker_that_shuts_down_waits_for_the_calls_of_requests() {
 /// A root context that calls again whenever it has been answered would keep a worker that shuts down for ever.
 #[test]
 fn a_filter_that_calls_again_and_again_does_not_keep_old_workers() {
-    let module = weir_tests::wasm::assemble(
-        r#"(module
-            (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
-            (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 100) "up")
-            (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00")
-            (data (i32.const 228) ":method\00GET\00:path\00/\00:authority\00x\00")
-            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
-            (func (export "proxy_abi_version_0_2_1"))
-            (func (export "proxy_on_context_create") (param i32 i32))
-            (func $again
-                (drop (call $call (i32.const 100) (i32.const 2) (i32.const 200) (i32.const 61) (i32.const 0) (i32.const 0)
-                    (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0))))
-            (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    let module = weir_tests::wasm::calling(
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
                 (drop (call $tick (i32.const 1))) (i32.const 1))
-            (func (export "proxy_on_tick") (param i32) (drop (call $tick (i32.const 0))) (call $again))
-            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32) (call $again)))"#,
+            (func (export "proxy_on_tick") (param i32) (drop (call $tick (i32.const 0))) (call $call))
+            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32) (call $call))"#,
     );
     let origin = Origin::start(|_| Reply::text("again"));
     let conf = || {

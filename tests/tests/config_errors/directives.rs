@@ -78,7 +78,7 @@ fn arguments() {
             "encryption twice",
             conf().wasm("call_ssl on a b; call_ssl off B;"),
             "call_ssl off B",
-            &["\"b\" twice", "remove one"],
+            &["\"B\" twice", "remove one"],
         ),
         case(
             "a resolver",
