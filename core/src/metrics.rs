@@ -194,6 +194,16 @@ impl Metrics {
         }
     }
 
+    /// For a process that begins: where somebody has shortened the file, so that whoever touched it was killed, it gets
+    /// its length back. Answers whether that was so. What was cut off is gone; nothing is counted there until metrics are
+    /// opened anew.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn lengthen(&self) -> io::Result<bool> {
+        self.words.lengthen()
+    }
+
     /// How they are kept.
     #[must_use]
     pub fn options(&self) -> &Options {

@@ -15,7 +15,7 @@ use weir_core::{
     engine::{Engine, Ticker},
     filter::symbols::Symbol,
     host::RootHost,
-    metrics::pulse::Pulse,
+    metrics::{Metrics, pulse::Pulse},
     plan::Plans,
     shard::{Rules, Shard},
     shared::{Shared, Zones},
@@ -192,12 +192,26 @@ pub(crate) fn init(main: &Main) {
         return;
     }
     if let Some(metrics) = main.metrics.get() {
+        lengthen(metrics);
         metrics.claim_row(std::process::id(), is_alive);
     }
     // Without a chain there is nothing to run.
     if let Some(runtime) = main.runtime.get() {
         runtime.begin();
     }
+}
+
+/// Gives the file of metrics its length back, where somebody has shortened it: the workers that have run until then were
+/// killed for touching what was cut off.
+fn lengthen(metrics: &Metrics) {
+    let lost = "the file of metrics has been shortened while nginx runs, which kills workers (SIGBUS)";
+    let advice = "reload nginx, which makes a new one";
+    let (level, outcome) = match metrics.lengthen() {
+        Ok(false) => return,
+        Ok(true) => (Level::Error, "it has its length again, but not all that was in it".to_owned()),
+        Err(error) => (Level::Alert, format!("it cannot be made as long as it was: {error}")),
+    };
+    Cycle::with_current(|cycle| cycle.log().write(level, format_args!("weir: {lost}; {outcome}: {advice}")));
 }
 
 /// Some time after a process could not begin to run filters by `main`.

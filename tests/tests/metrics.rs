@@ -114,6 +114,30 @@ fn the_file_is_the_starter_s_and_servers_that_run_share_it() {
 }
 
 #[test]
+fn a_file_that_somebody_shortens_kills_workers_once() {
+    for length in [0, 4096, 40_000] {
+        let mut nginx = Nginx::start(conf().workers(1));
+        count(&nginx, 3);
+        nginx.tolerate("exited on signal 7");
+        let (worker, mark) = (nginx.worker_pid(), nginx.mark());
+        let file = fs::OpenOptions::new().write(true).open(nginx.prefix().join("weir-metrics"));
+        file.and_then(|file| file.set_len(length)).expect("the file can be shortened");
+        let another = wait::poll(|| (nginx.worker_pids() != [worker]).then_some(()));
+        assert!(another.is_some(), "{}", nginx.log());
+        count(&nginx, 3);
+        let worker = nginx.worker_pid();
+        let _ = nginx.get("/metrics").expect_status(200);
+        nginx.reload(conf().workers(1));
+        count(&nginx, 4);
+        assert_eq!(value(&nginx, REQUESTS), Some(4.0), "a new file");
+        let log = nginx.log_since(mark);
+        assert!(log.contains("the file of metrics has been shortened"), "{log}");
+        assert_eq!(log.matches("exited on signal 7").count(), 1, "{log}");
+        assert_ne!(nginx.worker_pid(), worker);
+    }
+}
+
+#[test]
 fn without_a_file_metrics_are_shared_all_the_same() {
     let nginx = Nginx::start(conf().wasm("metrics { path off; }"));
     count(&nginx, 10);

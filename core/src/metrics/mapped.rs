@@ -58,7 +58,7 @@ pub enum Origin {
 pub(crate) struct Mapped {
     map: MmapRaw,
     /// Holds the lock.
-    _file: File,
+    file: File,
 }
 
 impl std::fmt::Debug for Mapped {
@@ -136,7 +136,20 @@ impl Mapped {
 
     fn map(file: File) -> io::Result<Self> {
         let map = MmapOptions::new().map_raw(&file)?;
-        Ok(Self { map, _file: file })
+        Ok(Self { map, file })
+    }
+
+    /// Makes the file as long again as it is mapped, if somebody has shortened it meanwhile: who touches memory behind
+    /// its end is killed. Answers whether that was so; what was cut off is zeros now, and nobody
+    /// joins the file any more.
+    pub(crate) fn lengthen(&self) -> io::Result<bool> {
+        let size = self.map.len() as u64;
+        let is_short = self.file.metadata()?.len() < size;
+        if is_short {
+            fallocate(&self.file, FallocateFlags::empty(), 0, size)?;
+            self.store(AT_MAGIC, 0);
+        }
+        Ok(is_short)
     }
 
     /// Fills the header of a file of zeros.

@@ -39,6 +39,8 @@ impl Limits {
         set(&mut settings.limits.table_elements, self.table_elements);
         set(&mut settings.limits.stack, self.stack);
         set(&mut settings.limits.callback, self.callback);
+        // Else a callback could run many times as long as it may.
+        settings.tick = settings.tick.min(settings.limits.callback);
         set(&mut settings.limits.configuration, self.configuration);
         set(&mut settings.limits.contexts, self.contexts);
         set(&mut settings.limits.deferred, self.deferred);

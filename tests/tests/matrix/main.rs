@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `WEIR_MATRIX` says how often each fault is tried in each cell, `WEIR_MATRIX_SLOW` how often those that take as long as
-//! a callback may, which is some 20 ms of the worker's time. The tests of `storms.rs` send the faults of all callbacks
+//! a callback may, which is some 2 ms of the worker's time. The tests of `storms.rs` send the faults of all callbacks
 //! mixed, over HTTP/2 too, and for each way in which instances are put back.
 
 mod beside;
@@ -48,7 +48,7 @@ fn conf() -> Conf {
     Conf::new()
         .guest("add_headers")
         .workers(1)
-        .timeout("callback_timeout 5ms;")
+        .timeout("callback_timeout 1ms;")
         .wasm("memory_limit 2m; table_limit 20000; failure_limit off; log_limit 200;")
         // All is written, but only what is nobody's fault is kept: millions of failures have a line each.
         .http("error_log error.log alert; error_log /dev/null warn; keepalive_requests 100000000;")
