@@ -127,6 +127,9 @@ impl<H: Host> Filter<H> {
         };
         let wasm = read(&spec.path)?;
         let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
+        if instrument::is_anticipated(&wasm) {
+            return Err(unfit(inspect::Unfit::Reserved));
+        }
         let instrumented = instrument::instrument(&wasm);
         let (compiled, source) = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
         let metrics = log.metrics();

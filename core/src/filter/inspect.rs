@@ -46,7 +46,13 @@ impl AbiVersion {
             return Ok(Self::V0_2_1);
         }
         let other = module.exports().find(|export| export.name().starts_with("proxy_abi_version_"));
-        Err(other.map_or(Unfit::NoVersion, |export| Unfit::UnknownVersion(export.name().to_owned())))
+        Err(match other {
+            None => Unfit::NoVersion,
+            Some(export) if matches!(export.ty(), ExternType::Func(_)) => {
+                Unfit::UnknownVersion(export.name().to_owned())
+            }
+            Some(export) => Unfit::NoMark(export.name().to_owned()),
+        })
     }
 }
 
@@ -62,8 +68,14 @@ pub enum Unfit {
         "is marked {0}, a version of the ABI that is not known here: build it for proxy_abi_version_0_1_0, proxy_abi_version_0_2_0 or proxy_abi_version_0_2_1"
     )]
     UnknownVersion(String),
+    #[error("exports \"{0}\", which is no function: a filter is marked with its version by a function of that name")]
+    NoMark(String),
+    #[error("exports a name that begins with \"weir\" and a NUL, as names do that are added here: rename it")]
+    Reserved,
     #[error("does not export its memory: it should export a memory named \"memory\"")]
     NoMemory,
+    #[error("has a memory of no pages, so no allocator can work: link it with at least one")]
+    EmptyMemory,
     #[error(
         "exports no allocator: it should export proxy_on_memory_allocate or malloc, a function that takes an i32 and returns an i32; keep that export when linking"
     )]
@@ -87,8 +99,10 @@ pub enum Unfit {
 /// # Errors
 /// [`Unfit`].
 pub fn check(module: &Module) -> Result<(), Unfit> {
-    if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
-        return Err(Unfit::NoMemory);
+    match module.get_export("memory") {
+        Some(ExternType::Memory(memory)) if memory.minimum() == 0 => return Err(Unfit::EmptyMemory),
+        Some(ExternType::Memory(_)) => {}
+        _ => return Err(Unfit::NoMemory),
     }
     for import in module.imports() {
         let what = match import.ty() {

@@ -13,7 +13,11 @@ use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload, TypeRef, Val
 
 use super::series::Added;
 
-/// First part of the names of exports that are added: no guest's export has a NUL in its name.
+/// First part of all names of exports that are added, here and for [functions](super::series); compilers put no NUL into
+/// a name.
+const OURS: &str = "weir\0";
+
+/// First part of the names of globals' exports.
 const GLOBAL: &str = "weir\0global";
 
 /// Name that a module's start function is exported under.
@@ -42,6 +46,15 @@ pub(crate) struct Instrumented<'a> {
 /// Whether an export is one of a mutable global that was added here.
 pub(crate) fn is_global_export(name: &str) -> bool {
     name.starts_with(GLOBAL)
+}
+
+/// Whether `wasm` exports names that are added here, which would be taken for ours.
+pub(super) fn is_anticipated(wasm: &[u8]) -> bool {
+    let exports = Parser::new(0).parse_all(wasm).find_map(|payload| match payload {
+        Ok(Payload::ExportSection(exports)) => Some(exports),
+        _ => None,
+    });
+    exports.is_some_and(|exports| exports.into_iter().flatten().any(|export| export.name.starts_with(OURS)))
 }
 
 /// Looks at `wasm`, and changes it. What does not parse is left to the compiler to refuse.

@@ -126,7 +126,7 @@ fn a_filter_needs_a_known_version() {
         assert!(Unfit::NoVersion.to_string().contains(marker) && unknown.to_string().contains(marker));
     }
     let other_kind = module("marker", r#"(global (export "proxy_abi_version_0_2_1") i32 (i32.const 0))"#);
-    assert!(matches!(unfit(&other_kind), Unfit::UnknownVersion(_)), "a marker is a function");
+    assert!(matches!(unfit(&other_kind), Unfit::NoMark(_)), "a marker is a function");
     let several =
         Guest::new().version(AbiVersion::V0_1_0).plus(r#"(func (export "proxy_abi_version_0_2_0"))"#);
     assert_eq!(several.load().abi_version(), AbiVersion::V0_2_0, "the highest counts");
@@ -143,6 +143,23 @@ fn a_filter_needs_its_memory() {
     assert!(matches!(unfit(&module("memory", "(memory 1)")), Unfit::NoMemory), "not exported");
     let other_kind = module("memory", r#"(func (export "memory"))"#);
     assert!(matches!(unfit(&other_kind), Unfit::NoMemory), "not a memory");
+    let empty = module("memory", r#"(memory (export "memory") 0)"#);
+    assert!(matches!(unfit(&empty), Unfit::EmptyMemory), "no pages");
+}
+
+#[test]
+fn names_that_are_added_to_modules_are_refused_in_them() {
+    for export in [
+        r#"(global (export "weir\00global7") i32 (i32.const 0))"#,
+        r#"(func (export "weir\00start"))"#,
+        r#"(func (export "weir\00create") (param i32))"#,
+        // Left as it is, since it changes tables.
+        r#"(table 1 funcref) (func (export "weir\00end") (drop (table.grow (ref.null func) (i32.const 0))))"#,
+    ] {
+        assert!(matches!(unfit(&module("", export)), Unfit::Reserved), "{export}");
+    }
+    let other = Guest::new().plus(r#"(func (export "weir"))"#);
+    assert_eq!(other.bench().run(), [""; 0]);
 }
 
 #[test]
