@@ -21,6 +21,7 @@ mod load;
 mod metrics;
 mod profile;
 mod top;
+mod trust;
 
 /// Reads the metrics of nginx with Weir's module, and measures what filters cost.
 #[derive(Debug, Parser)]

@@ -12,12 +12,9 @@ use std::{
 };
 
 use clap::Args;
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
-use crate::flamegraph;
+use crate::{flamegraph, trust};
 
 /// How often another connection is made until the worker that is meant has taken one.
 const TRIES: usize = 2000;
@@ -33,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct Arguments {
     /// The location: `http://HOST:PORT/PATH`, or `https://…` with --ca.
     url: String,
-    /// The certificate of the authority that has signed nginx's, in PEM.
+    /// nginx's certificate, or that of the authority that has signed it, in PEM.
     #[arg(long)]
     ca: Option<PathBuf>,
     /// How long the worker is looked at.
@@ -136,7 +133,7 @@ impl<'a> Place<'a> {
             }
             (true, Some(ca)) => {
                 let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-                Some((Arc::new(verifying(ca)?), name))
+                Some((Arc::new(trust::config(ca)?), name))
             }
         };
         let address = if has_port { host.to_owned() } else { format!("{host}:{port}") };
@@ -162,21 +159,6 @@ impl<'a> Place<'a> {
 trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
-
-/// TLS that trusts the certificates in the file `ca`.
-fn verifying(ca: &Path) -> Result<ClientConfig, Box<dyn Error>> {
-    let wrong = |error: &dyn Error| format!("{}: {error}", ca.display());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| wrong(&error))? {
-        roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{}: there is no certificate in it", ca.display()).into());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
 
 /// What the location at `place` answers to `args`.
 fn ask(place: &Place<'_>, args: &str, time: Duration) -> Result<Vec<u8>, Box<dyn Error>> {

@@ -272,6 +272,35 @@ fn a_location_with_tls_is_asked_when_its_certificate_is_trusted() {
     assert!(!bad.status.success() && said.contains("invalid peer certificate"), "{said}");
 }
 
+/// As `openssl req -x509` makes them: an authority, too.
+#[test]
+fn a_certificate_that_signs_itself_is_trusted_for_its_own_names() {
+    let good = Certificate::with_names("localhost", &["IP:127.0.0.1"]);
+    let (again, elsewhere) = (
+        Certificate::with_names("localhost", &["IP:127.0.0.1"]),
+        Certificate::with_names("localhost", &["DNS:localhost"]),
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    for (certificate, trusted, refusal) in [
+        (&good, &good, None),
+        (&again, &good, Some("invalid peer certificate")),
+        (&elsewhere, &elsewhere, Some("certificate not valid for name")),
+    ] {
+        let location = "location = /profile { weir_profile; }";
+        let nginx = Nginx::start(Conf::new().workers(1).tls_server(certificate, location));
+        let file = folder.path().join("trusted.pem");
+        fs::write(&file, trusted.pem()).expect("written");
+        let url = format!("https://{}/profile", nginx.address());
+        let mut command = Command::new(paths::weir());
+        command.args(["profile", &url, "--seconds", "1", "--ca"]).arg(file);
+        // No picture could be drawn of a worker that rests.
+        let ended = command.arg("--out").arg(folder.path().join("a.folded")).output().expect("weir runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.success(), refusal.is_none(), "{said}");
+        assert!(refusal.is_none_or(|refusal| said.contains(refusal)), "{said}");
+    }
+}
+
 /// The names of its functions are those that the compiler has made.
 #[test]
 fn functions_of_cpp_have_readable_names() {
