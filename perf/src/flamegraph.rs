@@ -1,5 +1,7 @@
 //! `weir flamegraph`: what `perf script` prints, as a picture that one can zoom in. `scripts/flamegraph` calls it.
 
+mod shares;
+
 use std::{
     error::Error,
     io::{self, BufRead, BufReader, Write},
@@ -17,6 +19,7 @@ use inferno::{
     },
 };
 
+use shares::Shares;
 use weir_core::profile::names::readable;
 
 /// What `weir flamegraph` is told.
@@ -26,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     title: String,
     /// Something to know about it, `KEY: VALUE`; as often as need be. It becomes a comment in the file, which the
-    /// dashboard shows.
+    /// dashboard shows. Whose the time is, in shares, is always there.
     #[arg(long)]
     about: Vec<String>,
     /// What is read is a line for each stack with microseconds at its end, as `weir profile` writes them into
@@ -43,7 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Err("there are no samples: give this what \"perf script\" has printed".into());
     }
     let unit = if arguments.folded { "µs" } else { "ns" };
-    let svg = draw(&arguments.title, &arguments.about, &folded, unit)?;
+    let mut about = arguments.about.clone();
+    about.push(format!("shares: {}", Shares::of(&folded)));
+    let svg = draw(&arguments.title, &about, &folded, unit)?;
     Ok(io::stdout().lock().write_all(svg.as_bytes())?)
 }
 

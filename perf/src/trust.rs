@@ -20,9 +20,8 @@ use rustls::{
 /// authority is no server. Here what is in the file is good as it is, if it has the server's name.
 pub(crate) fn config(ca: &Path) -> Result<ClientConfig, Box<dyn Error>> {
     let wrong = |error: &dyn Error| format!("{}: {error}", ca.display());
-    let known: Vec<_> = CertificateDer::pem_file_iter(ca)
-        .and_then(Iterator::collect)
-        .map_err(|error| wrong(&error))?;
+    let known: Vec<_> =
+        CertificateDer::pem_file_iter(ca).and_then(Iterator::collect).map_err(|error| wrong(&error))?;
     let mut roots = RootCertStore::empty();
     for certificate in &known {
         roots.add(certificate.clone()).map_err(|error| wrong(&error))?;
@@ -31,7 +30,8 @@ pub(crate) fn config(ca: &Path) -> Result<ClientConfig, Box<dyn Error>> {
         return Err(format!("{}: there is no certificate in it", ca.display()).into());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let others = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    let others =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let verifier = Arc::new(Verifier { known, others });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())

@@ -68,7 +68,9 @@ pub enum Unfit {
         "is marked {0}, a version of the ABI that is not known here: build it for proxy_abi_version_0_1_0, proxy_abi_version_0_2_0 or proxy_abi_version_0_2_1"
     )]
     UnknownVersion(String),
-    #[error("exports \"{0}\", which is no function: a filter is marked with its version by a function of that name")]
+    #[error(
+        "exports \"{0}\", which is no function: a filter is marked with its version by a function of that name"
+    )]
     NoMark(String),
     #[error("exports a name that begins with \"weir\" and a NUL, as names do that are added here: rename it")]
     Reserved,
