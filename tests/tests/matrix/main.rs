@@ -5,7 +5,7 @@
 //! WEIR_MATRIX=10000 cargo nextest run --release --workspace -E 'binary(matrix)' --no-capture
 //! ```
 //!
-//! `WEIR_MATRIX` says how often each fault is tried in each cell, `WEIR_MATRIX_SLOW` how often those that take as long as
+//! `WEIR_MATRIX_FIRST` leaves out rows before that one, from 0. `WEIR_MATRIX` says how often each fault is tried in each cell, `WEIR_MATRIX_SLOW` how often those that take as long as
 //! a callback may, which is some 2 ms of the worker's time. The tests of `storms.rs` send the faults of all callbacks
 //! mixed, over HTTP/2 too, and for each way in which instances are put back.
 
@@ -123,7 +123,8 @@ fn in_callbacks_of_calls() {
 /// Tries all cells of `part`.
 fn walk(nginx: &Nginx, part: Part) {
     let worker = nginx.worker_pid();
-    for (n, place) in PLACES.iter().enumerate() {
+    let first = usize::try_from(number("WEIR_MATRIX_FIRST", 0)).expect("a small number");
+    for (n, place) in PLACES.iter().enumerate().skip(first) {
         let (begin, cells) = (Instant::now(), Cell::all(part, n));
         let (mut sent, mut failed, mut memory, mut told) = (0, 0, [0; 2], failures(nginx));
         let waits = beside(nginx, |vane| {
