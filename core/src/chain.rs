@@ -294,6 +294,19 @@ impl<H: Host> Chain<H> {
         if flow.headers_held || flow.trailers_held { Verdict::Pause } else { Verdict::Continue }
     }
 
+    /// All goes on, whatever filters hold of it now or want to hold as it comes to them: the proxy cannot wait. Verdicts are
+    /// those of what goes on.
+    pub fn resume_all(&mut self, direction: Direction) -> Verdict {
+        // What one filter lets go, the next ones may hold.
+        for order in 0..self.steps.len() {
+            let verdict = self.resume(direction, direction.turn(order, self.steps.len()));
+            if !matches!(verdict, Verdict::Continue | Verdict::Pause) {
+                return verdict;
+            }
+        }
+        Verdict::Continue
+    }
+
     /// A filter has sent a local response in a callback that is none of this chain's: in that of another request, or of
     /// a root context. The verdict is the one that its own callback would have had.
     pub fn answer(&mut self) -> Verdict {

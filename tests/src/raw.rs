@@ -130,6 +130,15 @@ impl Raw {
         http::parse_head(&head)
     }
 
+    /// Reads the head of a request, from its line to the empty one.
+    ///
+    /// # Panics
+    /// When the other side closes before its end.
+    pub fn request_head(&mut self) -> String {
+        let end = self.find(b"\r\n\r\n") + 4;
+        http::latin1(&self.unread.drain(..end).collect::<Vec<u8>>())
+    }
+
     /// Reads exactly `length` bytes.
     ///
     /// # Panics
@@ -262,8 +271,7 @@ impl Listener {
     #[must_use]
     pub fn accept(&self) -> Raw {
         let mut raw = self.accept_raw();
-        let end = raw.find(b"\r\n\r\n") + 4;
-        raw.unread.drain(..end);
+        let _ = raw.request_head();
         raw
     }
 }

@@ -78,6 +78,43 @@ fn an_unbuffered_request_body_streams() {
     nginx.wait_for_log("body_reader: request total=9 calls=3");
 }
 
+/// HTTP/1.0 has no chunks, nor has a location that leaves their header out: the body keeps its length, and its form.
+#[test]
+fn an_unbuffered_request_body_without_chunks() {
+    let origin = weir_tests::raw::Listener::start();
+    let unchunked =
+        "proxy_http_version 1.1; proxy_set_header Connection close; proxy_set_header Transfer-Encoding '';";
+    let nginx = Nginx::start(Conf::new().guest("body_reader").set("ORIGIN", origin.address()).server(&format!(
+        "proxy_wasm body_reader; proxy_request_buffering off;
+         location /10 {{ proxy_http_version 1.0; proxy_pass http://@ORIGIN@; }}
+         location /without {{ {unchunked} proxy_pass http://@ORIGIN@; }}
+         location /11 {{ proxy_http_version 1.1; proxy_set_header Connection close; proxy_pass http://@ORIGIN@; }}"
+    )));
+    for (path, version, form) in [
+        ("/10", "1.0", "body and more"),
+        ("/without", "1.1", "body and more"),
+        ("/11", "1.1", "4\r\nbody\r\n9\r\n and more\r\n0\r\n\r\n"),
+    ] {
+        let mut client = nginx.raw();
+        client.write(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\nbody"));
+        let mut server = origin.accept_raw();
+        let head = server.request_head();
+        assert!(head.starts_with(&format!("POST {path} HTTP/{version}\r\n")), "{head}");
+        let is_chunked = head.to_lowercase().contains("\r\ntransfer-encoding: chunked\r\n");
+        assert_eq!(
+            (is_chunked, head.contains("\r\nContent-Length: 13\r\n")),
+            (path == "/11", path != "/11"),
+            "{head}"
+        );
+        client.write(" and more");
+        assert_eq!(String::from_utf8_lossy(&server.read(form.len())), form, "{path}");
+        server.write("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response().status, 204);
+        drop(server);
+    }
+    nginx.wait_for_lines(0, "body_reader: request total=13 ", 3);
+}
+
 /// And a response that comes slowly reaches the client as it comes.
 #[test]
 fn an_unbuffered_response_body_streams() {

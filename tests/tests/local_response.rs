@@ -182,6 +182,31 @@ fn from_the_response_headers() {
     }
 }
 
+/// What filters have made of the body of the response that is replaced is no part of the one that replaces it.
+#[test]
+fn with_its_own_body_alone() {
+    let origin = Origin::start(|_| Reply::text("body"));
+    let nginx = Nginx::start(Conf::new().guest("edits").set("ORIGIN", origin.address()).http("http2 on;").server(
+        "location /one { proxy_wasm edits 'resh.prepend=more resh.local=denied'; proxy_pass http://@ORIGIN@; }
+         location /two { proxy_wasm edits 'resh.local=denied'; proxy_wasm edits 'resh.prepend=more';
+             proxy_pass http://@ORIGIN@; }
+         location /return { proxy_wasm edits 'resh.prepend=more resh.local=denied'; return 200 body; }
+         location /late { proxy_wasm edits 'resb.prepend=more resb.local=denied'; return 200 body; }
+         location /seen { proxy_wasm edits 'resh.prepend=more'; proxy_wasm edits 'resh.local=denied'; return 200 body; }",
+    ));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = nginx.connect(protocol);
+        for path in ["/one", "/two", "/return", "/late"] {
+            let response = connection.get(path);
+            assert_eq!((response.status, response.text().as_str()), (418, "denied"), "{protocol:?} {path}");
+            assert_eq!(response.header("content-length"), Some("6"));
+        }
+        // A filter that sees it may add to it.
+        let response = connection.get("/seen");
+        assert_eq!((response.status, response.text().as_str()), (418, "moredenied"), "{protocol:?}");
+    }
+}
+
 /// The headers wait for the first part of a body that filters see, so a response from there replaces it.
 #[test]
 fn from_the_response_body_it_replaces_what_has_not_left() {

@@ -24,6 +24,8 @@ pub(crate) struct Measure {
     pub(crate) last_in_chain: bool,
     /// Whether some of it is in a file only.
     pub(crate) in_file: bool,
+    /// Whether what is before its end is to be written out (`flush`).
+    pub(crate) flush: bool,
 }
 
 impl<'a> Body<'a> {
@@ -80,6 +82,7 @@ impl<'a> Body<'a> {
                 last: sum.last || record.last_buf() != 0,
                 last_in_chain: sum.last_in_chain || record.last_in_chain() != 0,
                 in_file: sum.in_file || (record.in_file() != 0 && !in_memory(&record)),
+                flush: sum.flush || record.flush() != 0,
             }
         })
     }

@@ -203,10 +203,16 @@ impl Request<'_> {
     /// Passes a piece of the request's body to the filter after ours.
     ///
     /// The filters there take the record of a body for granted. Before nginx has begun to read one there is none, and
-    /// nothing to pass on.
+    /// nothing to pass on. Nor is there when all of it has been saved: nginx's reader stops then, and asked once more the
+    /// last filter would put a body that is in a file there again (`ngx_http_request_body_save_filter()`).
     pub(crate) fn pass_request_body(self, body: Option<Body<'_>>) -> ngx_int_t {
-        if self.peek(|r| r.request_body.is_null()) {
-            return if body.is_none() { OK } else { ERROR };
+        let record = NonNull::new(self.peek(|r| r.request_body));
+        // SAFETY: the record is in the request's pool; the reference ends with this line.
+        let is_saved = record.map(|record| unsafe { record.as_ref() }.last_saved() != 0);
+        match is_saved {
+            None => return if body.is_none() { OK } else { ERROR },
+            Some(true) if body.is_none() => return OK,
+            Some(_) => {}
         }
         // SAFETY: nginx's own filter, with a live request that has a record of its body, and a chain, or none.
         AFTER_REQUEST_BODY.get().map_or(ERROR, |filter| unsafe { filter(self.as_ptr(), raw_chain(body)) })

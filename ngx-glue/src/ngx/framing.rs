@@ -28,10 +28,32 @@ impl Request<'_> {
         self.edit(|r| r.set_allow_ranges(0));
     }
 
+    /// Whether the client asks for a part of the response, which nginx will cut out.
+    pub(crate) fn asks_for_range(self) -> bool {
+        self.peek(|r| r.allow_ranges() != 0 && !r.headers_in.range.is_null())
+    }
+
+    /// Whether nginx puts the response together of parts (`slice`).
+    pub(crate) fn is_sliced(self) -> bool {
+        self.peek(|r| r.subrequest_ranges() != 0)
+    }
+
+    /// The response is one that a filter of nginx has made of another one, such as 412: nginx ends the request as soon as it
+    /// has been passed on, and waits for nothing (`ngx_http_filter_finalize_request()`).
+    pub(crate) fn ends_with_response(self) -> bool {
+        self.peek(|r| r.filter_finalize() != 0)
+    }
+
+    /// The client's body is kept until the request ends, also where that is in a file: parts of the response may be made of
+    /// requests with the same body.
+    pub(crate) fn preserve_body(self) {
+        self.edit(|r| r.set_preserve_body(1));
+    }
+
     /// Whether nginx will cut parts out of the response, before our filters see it (`ngx_http_range_header_filter()`),
     /// or puts it together of parts (`slice`): it decides when it sees the headers.
     pub(crate) fn cuts_ranges(self) -> bool {
-        self.peek(|r| r.subrequest_ranges() != 0 || (r.allow_ranges() != 0 && !r.headers_in.range.is_null()))
+        self.is_sliced() || self.asks_for_range()
     }
 
     /// The body is to be read into a file of its own where it may be stored: nothing but `dav_methods` answers PUT

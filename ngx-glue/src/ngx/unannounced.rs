@@ -2,11 +2,12 @@
 //!
 //! nginx tells the upstream the Content-Length that the client has announced, unless the client itself sends chunks
 //! (`ngx_http_proxy_create_request()`). The flag that says so also says how the client's body is to be read
-//! (`ngx_http_request_body_filter()`), so it is set only while the upstream's handler makes its request.
+//! (`ngx_http_request_body_filter()`), so it is set only while the upstream's handler makes its request. That is made first
+//! without it, to see whether the upstream's protocol has chunks.
 
 use std::{ptr::NonNull, slice};
 
-use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
+use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_output_chain_filter_pt};
 
 use super::{
     code::{ERROR, OK},
@@ -40,8 +41,21 @@ impl<'a> Request<'a> {
         Some(unsafe { upstream.read() })
     }
 
-    /// Whether the request that has been made for the upstream is one of HTTP/1.1 with a body in chunks.
-    fn goes_in_chunks(self) -> bool {
+    /// What the upstream's handler puts the body into its protocol's form by, if it has said so.
+    fn upstream_body_filter(self) -> ngx_output_chain_filter_pt {
+        self.upstream_record().and_then(|upstream| upstream.output.output_filter)
+    }
+
+    /// The handler is to use `filter` instead of what it has chosen.
+    fn set_upstream_body_filter(self, filter: ngx_output_chain_filter_pt) {
+        if let Some(upstream) = NonNull::new(self.peek(|r| r.upstream)) {
+            // SAFETY: the record is in the request's pool; the reference ends with this line.
+            unsafe { &mut *upstream.as_ptr() }.output.output_filter = filter;
+        }
+    }
+
+    /// The head of the request that has been made for the upstream, if it is one of HTTP/1.
+    fn upstream_head(self) -> &'a [u8] {
         let head = || -> Option<&'a [u8]> {
             let link = NonNull::new(self.upstream_record()?.request_bufs)?;
             // SAFETY: the handler has just made this chain in the request's pool.
@@ -53,10 +67,19 @@ impl<'a> Request<'a> {
             // SAFETY: what a handler has written is from `pos` to `last`, and in memory.
             Some(unsafe { slice::from_raw_parts(start.as_ptr(), len) })
         };
-        let head = head().unwrap_or_default();
-        let has = |text: &[u8]| head.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text));
-        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        line.ends_with(b" HTTP/1.1") && has(b"\r\ntransfer-encoding: chunked\r\n")
+        head().unwrap_or_default()
+    }
+
+    /// Whether the request that has been made for the upstream is one of HTTP/1.1.
+    fn goes_as_http11(self) -> bool {
+        let line = self.upstream_head().split(|byte| *byte == b'\r').next().unwrap_or_default();
+        line.ends_with(b" HTTP/1.1")
+    }
+
+    /// Whether it has its body in chunks.
+    fn goes_in_chunks(self) -> bool {
+        const CHUNKS: &[u8] = b"\r\ntransfer-encoding: chunked\r\n";
+        self.upstream_head().windows(CHUNKS.len()).any(|window| window.eq_ignore_ascii_case(CHUNKS))
     }
 }
 
@@ -72,20 +95,28 @@ unsafe extern "C" fn create_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
             // SAFETY: the handler's own function, as nginx would have called it.
             return unsafe { original(request.as_ptr()) };
         }
-        request.edit(|r| r.headers_in.set_chunked(1));
         // SAFETY: as above.
-        let made = unsafe { original(request.as_ptr()) };
-        let in_chunks = made == OK && request.goes_in_chunks();
-        request.edit(|r| r.headers_in.set_chunked(0));
-        stream.progress().is_unannounced.set(in_chunks);
-        if in_chunks || made != OK {
-            return made;
+        let make = || unsafe { original(request.as_ptr()) };
+        let made = make();
+        // What a handler does for chunks it does not undo: only one that speaks of a version which has them is asked for them.
+        if made == OK && request.goes_as_http11() {
+            let body_filter = request.upstream_body_filter();
+            request.edit(|r| r.headers_in.set_chunked(1));
+            let made = make();
+            let in_chunks = made == OK && request.goes_in_chunks();
+            request.edit(|r| r.headers_in.set_chunked(0));
+            stream.progress().is_unannounced.set(in_chunks);
+            if in_chunks || made != OK {
+                return made;
+            }
+            // Directives of the location leave the header out.
+            let made = make();
+            request.set_upstream_body_filter(body_filter);
+            if made != OK {
+                return made;
+            }
         }
-        // The upstream's protocol has no chunks: it is told the length, which must be kept.
-        if !can_announce_length(stream, request) {
-            return ERROR;
-        }
-        // SAFETY: as above; a request made before is left in the pool.
-        unsafe { original(request.as_ptr()) }
+        // The upstream has been told the length, which must be kept.
+        if made != OK || can_announce_length(stream, request) { made } else { ERROR }
     })
 }

@@ -63,10 +63,15 @@ pub(crate) fn run(request: Request<'_>) -> isize {
 
 /// A filter holds the headers.
 fn wait(stream: &'static Stream, request: Request<'_>) -> isize {
-    read_body(stream, request).unwrap_or_else(|| {
-        stop(stream, request);
-        DONE
-    })
+    match read_body(stream, request) {
+        Some(code) => code,
+        // The body of a subrequest, which has gone on, lets the headers go before it.
+        None if stream.progress().headers.get() != Headers::Paused => DECLINED,
+        None => {
+            stop(stream, request);
+            DONE
+        }
+    }
 }
 
 /// Phases stop here until the stream is woken.

@@ -63,7 +63,7 @@ pub(super) fn feed(stream: &'static Stream, request: Request<'_>, body: Body<'_>
     let measure = body.measure();
     let last = measure.last || (measure.last_in_chain && !request.is_main());
     let nothing = measure.bytes == 0 && !last;
-    if nothing && request.has_given_up_upstream() && !progress.response_ended.get() {
+    if nothing && measure.flush && request.has_given_up_upstream() && !progress.response_ended.get() {
         // The end will not come: what waits for it must not.
         if progress.keeps_headers() || lane.is_kept() {
             return broken(stream, request);
@@ -122,6 +122,12 @@ fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -
         stream.drive(Direction::Response, |chain| {
             if trailers { response_trailers::show(chain) } else { chain.body(Direction::Response, last) }
         })
+    };
+    let verdict = if verdict == Verdict::Pause && request.ends_with_response() {
+        // Nobody would come back for what is held.
+        stream.drive(Direction::Response, |chain| chain.resume_all(Direction::Response))
+    } else {
+        verdict
     };
     advance(stream, request, verdict, came)
 }

@@ -118,7 +118,7 @@ pub(super) fn show<'s>(
     mut replacement: Option<Local<'s>>,
 ) -> isize {
     let mut replaced = None;
-    let verdict = loop {
+    let held = loop {
         if let Some(local) = replacement.take() {
             if request.is_part() && request.main_header_sent() {
                 request.log().write(
@@ -129,6 +129,8 @@ pub(super) fn show<'s>(
                 request.close_after();
                 return ERROR;
             }
+            // What filters have made of the response's body goes with it.
+            stream.io.lane(Direction::Response).discard();
             if !local.put(request) {
                 return ERROR;
             }
@@ -144,15 +146,20 @@ pub(super) fn show<'s>(
         stream.progress().response_bytes.set(0);
         stream.progress().trailers.set(false);
         // Called again, it goes on with the filters that have not seen the headers.
-        match stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream)) {
+        let mut verdict =
+            stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream));
+        let held = verdict == Verdict::Pause && may_be_held(request);
+        if verdict == Verdict::Pause && !held {
+            verdict = stream.drive(Direction::Response, |chain| chain.resume_all(Direction::Response));
+        }
+        match verdict {
             Verdict::Closed => return ERROR,
             verdict => match replacement_for(stream, request, verdict) {
                 Some(local) => replacement = Some(local),
-                None => break verdict,
+                None => break held,
             },
         }
     };
-    let held = verdict == Verdict::Pause && may_be_held(request);
     let sent =
         if held { sending::hold_headers(stream, request) } else { sending::let_headers_go(stream, request) };
     match replaced {
@@ -172,15 +179,26 @@ fn say_when_to_retry(stream: &Stream, request: Request<'_>) {
     }
 }
 
-/// Whether a response can wait: after 101 nginx passes bytes on by itself (`ngx_http_upstream_upgrade()`).
+/// Whether a response can wait. Where the client asks for a part of it, it gets all: the filter that cuts parts out is
+/// before ours, and has to have seen the headers when the body comes.
 fn may_be_held(request: Request<'_>) -> bool {
-    let upgrades = HeadersOut::of(request).status() == 101;
-    if upgrades {
-        request
-            .log()
-            .write(Level::Warn, "weir: a filter has paused a response that switches protocols: it goes on");
-    }
-    !upgrades
+    let obstacle = if HeadersOut::of(request).status() == 101 {
+        // nginx passes bytes on by itself after it (`ngx_http_upstream_upgrade()`).
+        "switches protocols"
+    } else if request.ends_with_response() {
+        "nginx has made in the place of another one"
+    } else if request.is_sliced() && request.asks_for_range() {
+        "is a range put together of slices"
+    } else {
+        if request.asks_for_range() {
+            request.forbid_ranges();
+        }
+        return true;
+    };
+    request
+        .log()
+        .write(Level::Warn, format_args!("weir: a filter has paused a response that {obstacle}: it goes on"));
+    false
 }
 
 /// A response has been made before a location's rewrite phase: by `return` of a server, or an error. The filters see
@@ -196,17 +214,7 @@ fn request_headers_late(stream: &'static Stream, request: Request<'_>) -> Verdic
             Level::Warn,
             "weir: a filter has paused a request that already has its response: it goes on",
         );
-    }
-    let mut filter = 0;
-    while verdict == Verdict::Pause {
-        verdict = stream.drive(Direction::Request, |chain| {
-            if filter < chain.filters() {
-                chain.resume(Direction::Request, filter)
-            } else {
-                Verdict::Continue
-            }
-        });
-        filter += 1;
+        verdict = stream.drive(Direction::Request, |chain| chain.resume_all(Direction::Request));
     }
     progress.headers.set(Headers::Seen);
     verdict

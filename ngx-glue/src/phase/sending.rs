@@ -33,6 +33,8 @@ pub(super) fn hold_headers(stream: &'static Stream, request: Request<'_>) -> isi
 
 fn keep_headers(stream: &'static Stream, request: Request<'_>, sending: Sending) -> isize {
     stream.progress().sending.set(sending);
+    // Filters that make requests of their own for a response say this when they see its headers, which is too late then.
+    request.preserve_body();
     if stream.progress().no_body.get() {
         // Nobody is to make a body, and nginx's own filter, which says so, has not been called.
         if !matches!(HeadersOut::of(request).content_length(), Some(0)) {
@@ -132,7 +134,7 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
 fn has_ended(stream: &Stream) -> bool {
     let progress = stream.progress();
     if progress.no_body.get() {
-        progress.response_ended.get()
+        progress.response_ended.get() && !stream.io.lane(Direction::Response).is_waiting()
     } else if progress.trailers.get() {
         stream.trailers_passed(Direction::Response)
     } else {

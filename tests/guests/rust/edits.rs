@@ -8,6 +8,7 @@
 //! | WHAT | effect |
 //! |---|---|
 //! | `pause` | pauses, each time |
+//! | `pause_end` | pauses at the end of the body; what is before it goes on |
 //! | `collect` | pauses until the end of the body; the words after it count for the whole body only |
 //! | `prepend`, `append`, `set` | changes the body |
 //! | `cut` | removes the body's bytes from the second on to the one before the last |
@@ -103,6 +104,7 @@ impl Edits {
             };
             match what.as_str() {
                 "pause" => action = Action::Pause,
+                "pause_end" if end => action = Action::Pause,
                 "collect" if !end => return Action::Pause,
                 "prepend" => set(0, 0, text.as_bytes()),
                 "append" if end => set(usize::MAX >> 1, 0, text.as_bytes()),

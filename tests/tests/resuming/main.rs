@@ -1,5 +1,7 @@
 //! What a filter holds goes on, is answered or is closed from a callback of another request; or nginx's timers end it.
 
+mod surroundings;
+
 use std::thread;
 
 use weir_tests::{
@@ -50,7 +52,10 @@ fn exchange(
     let mark = nginx.mark();
     let result = thread::scope(|scope| {
         let held = scope.spawn(|| nginx.connect(protocol).try_send(request));
-        order(nginx, verb, &context(nginx, mark, when), kind);
+        let context = context(nginx, mark, when);
+        // It may let the first parts of a body go.
+        nginx.wait_for_log_since(mark, " Pause");
+        order(nginx, verb, &context, kind);
         held.join().expect("the client")
     });
     nginx.wait_for_log_since(mark, "A trace: on_log");
