@@ -22,8 +22,14 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::page;
 
-/// Bytes of a page. Memories of guests begin and end at multiples of 64 KiB.
+/// Bytes of a page, as memories are looked at. Memories of guests begin and end at multiples of 64 KiB.
 pub(crate) const PAGE: usize = 4096;
+
+/// How many of them are one page of the system: one, but 4 or 16 with some kernels for arm64. What the system does to one
+/// of these, or tells of it, it does to all of them.
+pub(super) fn together() -> usize {
+    (rustix::param::page_size() / PAGE).max(1)
+}
 
 /// A file of images in the making.
 #[derive(Debug)]
@@ -60,7 +66,8 @@ impl Images {
             }
             at += PAGE as u64;
         }
-        self.end = end;
+        // The next one can be mapped from there.
+        self.end = end.next_multiple_of((together() * PAGE) as u64);
         let mut options = MmapOptions::new();
         options.offset(offset).len(bytes.len());
         // SAFETY: nobody but `add` writes the file, which has no name, and each call writes behind what was there.

@@ -34,7 +34,7 @@ use std::{
 };
 
 use super::{
-    image::{Mapped, PAGE, Writes},
+    image::{Mapped, PAGE, Writes, together},
     tracker::{Hot, Reset, TOO_LARGE_IN_A_ROW, Track, UNWATCHED},
 };
 
@@ -46,6 +46,8 @@ struct Watched {
     len: usize,
     /// Hot pages.
     hot: Hot,
+    /// How many of them the system makes writable at once.
+    together: u32,
     /// More pages were written than can be noted, or one could not be made writable.
     overflow: bool,
     /// How many requests in a row that was so.
@@ -82,7 +84,8 @@ impl Protect {
     pub(crate) fn new(mapped: &Mapped, most: usize) -> io::Result<Self> {
         install()?;
         let (base, len) = (mapped.base(), mapped.image().bytes().len());
-        let watched = Watched { base, len, hot: Hot::new(most), overflow: false, overflows: 0 };
+        let together = u32::try_from(together()).map_err(io::Error::other)?;
+        let watched = Watched { base, len, hot: Hot::new(most), together, overflow: false, overflows: 0 };
         Ok(Self {
             watched: Box::new(UnsafeCell::new(watched)),
             entered: ENTERED.with(|entered| NonNull::from(entered)),
@@ -183,7 +186,8 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     forward(signal, info, context);
 }
 
-/// Notes the page at `address` as hot and makes it writable; false when the fault is not about a write to it.
+/// Notes the page at `address` as hot and makes it writable, with those that the system has in one page with it; false when
+/// the fault is not about a write to it.
 fn note(watched: &mut Watched, address: usize) -> bool {
     let Some(offset) = address.checked_sub(watched.base.addr().get()).filter(|offset| *offset < watched.len)
     else {
@@ -194,10 +198,12 @@ fn note(watched: &mut Watched, address: usize) -> bool {
         // Writable already, so this fault is about something else.
         return false;
     }
+    let together = watched.together;
+    let first = page - page % together;
     // SAFETY: the page is inside the memory, which is mapped as long as the tracker lives.
-    let place = unsafe { watched.base.add(page as usize * PAGE) };
-    if watched.hot.has_room() && unprotect(place, PAGE) {
-        watched.hot.push(page);
+    let place = unsafe { watched.base.add(first as usize * PAGE) };
+    if watched.hot.has_room(together as usize) && unprotect(place, together as usize * PAGE) {
+        (first..first + together).for_each(|page| watched.hot.push(page));
         return true;
     }
     // Too many, or no mapping left for one more page (vm.max_map_count): all of it in one piece needs none.
@@ -250,7 +256,7 @@ mod tests {
 
     use super::{
         super::{
-            image::{Mapped, PAGE, numbered, zeros},
+            image::{Mapped, PAGE, numbered, together, zeros},
             tracker::{Reset, Track, USUALLY_HOT},
         },
         Protect,
@@ -323,7 +329,8 @@ mod tests {
             assert!(is_pristine(&memory), "round {round}");
             hot.push(tracker.watched.get_mut().hot.len());
         }
-        assert_eq!((hot[40], hot[60], hot[299]), (USUALLY_HOT + 1, USUALLY_HOT * 3, USUALLY_HOT + 1));
+        let few = (USUALLY_HOT + 1).next_multiple_of(together());
+        assert_eq!((hot[40], hot[60], hot[299]), (few, USUALLY_HOT * 3, few));
     }
 
     #[test]

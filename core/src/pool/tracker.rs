@@ -184,9 +184,9 @@ impl Hot {
         self.pages.contains(&page)
     }
 
-    /// Whether one more may be noted.
-    pub(crate) fn has_room(&self) -> bool {
-        self.pages.len() < self.most
+    /// Whether `count` more may be noted.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.pages.len() + count <= self.most
     }
 
     /// How many there are.
@@ -197,7 +197,7 @@ impl Hot {
 
     /// Notes one more. Where there is room for it this allocates nothing, so a signal handler may do it.
     pub(crate) fn push(&mut self, page: u32) {
-        if self.has_room() {
+        if self.has_room(1) {
             self.pages.push(page);
         }
     }
