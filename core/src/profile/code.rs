@@ -205,13 +205,14 @@ fn range(line: &str) -> Option<Range<u64>> {
 
 /// How stacks are unwound in a file's code, and what is added to the addresses in the file.
 fn module(mapping: &Mapping) -> Option<(u64, Module<Vec<u8>>)> {
+    let page = rustix::param::page_size() as u64;
     let data = ReadCache::new(File::open(&mapping.name).ok()?);
     let file = object::File::parse(&data).ok()?;
     let segment = file.segments().find(|segment| {
         let (start, size) = segment.file_range();
         let is_code = matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0);
         // What is mapped begins at a page, where another segment may end.
-        is_code && (start & !0xfff..start + size).contains(&mapping.offset)
+        is_code && (start - start % page..start + size).contains(&mapping.offset)
     })?;
     let in_file = segment.address().wrapping_add(mapping.offset).wrapping_sub(segment.file_range().0);
     let bias = mapping.start.wrapping_sub(in_file);
@@ -241,7 +242,11 @@ fn registers(sample: &Sample) -> UnwindRegsNative {
 
 #[cfg(target_arch = "aarch64")]
 fn registers(sample: &Sample) -> UnwindRegsNative {
-    UnwindRegsNative::new(sample.lr, sample.sp, sample.fp)
+    /// An address of a process has at most so many bits, unless it has asked for more. What is above them in a return
+    /// address is its signature, where binaries are made for that (`-mbranch-protection`) and the processor can do it.
+    const BITS: u32 = 48;
+    let mask = framehop::aarch64::PtrAuthMask(u64::MAX >> (u64::BITS - BITS));
+    UnwindRegsNative::new_with_ptr_auth_mask(mask, sample.lr, sample.sp, sample.fp)
 }
 
 #[cfg(test)]
