@@ -28,6 +28,9 @@ use super::{image::PAGE, pagemap};
 /// Bytes behind each slot, and before the first, that may never be touched: generated code checks no offset below it.
 pub(crate) const GUARD: usize = 32 << 20;
 
+/// Slots begin at multiples of this, the largest page that a system has.
+const ALIGNMENT: usize = 64 << 10;
+
 /// Of so many bytes it is not asked which have been touched: to zero them all is faster.
 const FEW: usize = 64 << 10;
 
@@ -60,7 +63,9 @@ impl Slots {
         let count = usize::try_from(count).map_err(io::Error::other)?;
         let most = limit.min(reservation);
         let too_large = || io::Error::other("it is more than an address can tell");
-        let stride = reservation.checked_add(GUARD).ok_or_else(too_large)?;
+        let stride =
+            reservation.checked_next_multiple_of(ALIGNMENT).and_then(|bytes| bytes.checked_add(GUARD));
+        let stride = stride.ok_or_else(too_large)?;
         let bytes =
             stride.checked_mul(count).and_then(|bytes| bytes.checked_add(GUARD)).ok_or_else(too_large)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -357,6 +362,14 @@ mod tests {
         drop(second);
         assert!(memory(&creator, 9 << 20).is_err());
         assert!(creator.0.has_room(), "what cannot be has no slot");
+    }
+
+    #[test]
+    fn slots_of_odd_sizes_begin_at_pages() {
+        let creator = Creator(Slots::reserve(3, (1 << 20) + 1, 1 << 20).expect("address space"));
+        let odd = || creator.new_memory(MemoryType::new(1, None), 64 << 10, None, Some((1 << 20) + 1), GUARD);
+        let mut memories: Vec<_> = (0..3).map(|_| odd().expect("a memory")).collect();
+        memories.iter_mut().for_each(|memory| bytes(&mut **memory).fill(1));
     }
 
     #[test]
