@@ -140,8 +140,8 @@ fn walk(nginx: &Nginx, part: Part) {
             pass(false, &|_| WARM);
             memory[0] = nginx.worker_rss()[0];
             pass(false, &times);
-            memory[1] = nginx.worker_rss()[0];
             pass(true, &times);
+            memory[1] = nginx.worker_rss()[0];
         });
         println!(
             "{part:?}, isolation {}, policy {}: {} cells, {sent} requests, {failed} failures in {:.0?}; memory {} KiB, then {} KiB; beside them 0 errors{waits}",
