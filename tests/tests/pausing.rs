@@ -105,6 +105,28 @@ fn a_request_is_not_held_for_ever() {
     }
 }
 
+/// A filter that holds whatever it can does not hold the answer that tells of it.
+#[test]
+fn nor_is_the_answer_that_says_so() {
+    let nginx = Nginx::start(
+        Conf::new().guest("edits").http("http2 on; proxy_wasm_pause_timeout 100ms; send_timeout 20s;").server(
+            "location /headers { proxy_wasm edits 'reqh.pause resh.pause resb.pause'; proxy_wasm edits; return 200; }
+             location /page { proxy_wasm edits 'reqh.pause resb.pause'; error_page 504 =203 /found; }
+             location /found { return 200 found; }",
+        ),
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (path, status, text) in [("/headers", 504, "504 Gateway Time-out"), ("/page", 203, "found")] {
+            let mut connection = nginx.connect(protocol);
+            for request in [Request::post(path, "x"), Request::post_chunks(path, ["x"; 3])] {
+                let response = connection.send(request);
+                assert_eq!(response.status, status, "{protocol:?} {path}");
+                assert!(response.text().contains(text), "{path}: {}", response.text());
+            }
+        }
+    }
+}
+
 /// Filters of Higress's hold headers alone, until they have seen the body; those of others see no body before.
 #[test]
 fn a_module_of_higress_sees_the_body_while_it_holds_the_headers() {

@@ -219,19 +219,3 @@ fn each_callback_in_a_row_has_its_time() {
     assert_eq!(log[0], "X4");
     assert!(log[1].starts_with("proxy_on_log ran longer than its limit"), "{log:?}");
 }
-
-/// Names of what is added may be taken by a guest: it is not called in their place.
-#[test]
-fn a_guest_s_own_functions_of_these_names_are_not_called() {
-    let own = r#"(func (export "weir\00create") (param f64 i64) unreachable)
-        (func (export "weir\00end") (param i32 i32) (result i32) (i32.const 1000000))
-        (global (export "weir\00place") (mut i64) (i64.const -1))"#;
-    let tables = "(table 1 funcref) (func (table.set (i32.const 0) (ref.null func)))";
-    let bench = filters(&Guest::tracer().plus(own).plus(tables), Isolation::Stream);
-    bench.begin(&bench.request()).finish();
-    let log = bench.log();
-    let ends = ["D4", "L4", "X4", "D5", "L5", "X5", "D6", "L6", "X6"];
-    assert!(log.ends_with(&ends.map(str::to_owned)), "{log:?}");
-    let error = Guest::tracer().plus(own).try_load().expect_err("these names are there already");
-    assert!(error.to_string().contains("duplicate export name"), "{error}");
-}

@@ -123,7 +123,7 @@ fn call(stream: &'static Stream, request: Request<'_>, came: Option<Body<'_>>) -
             if trailers { response_trailers::show(chain) } else { chain.body(Direction::Response, last) }
         })
     };
-    let verdict = if verdict == Verdict::Pause && request.ends_with_response() {
+    let verdict = if verdict == Verdict::Pause && (request.ends_with_response() || progress.overdue.get()) {
         // Nobody would come back for what is held.
         stream.drive(Direction::Response, |chain| chain.resume_all(Direction::Response))
     } else {

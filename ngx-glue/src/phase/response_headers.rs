@@ -148,7 +148,7 @@ pub(super) fn show<'s>(
         // Called again, it goes on with the filters that have not seen the headers.
         let mut verdict =
             stream.drive(Direction::Response, |chain| chain.headers(Direction::Response, end_of_stream));
-        let held = verdict == Verdict::Pause && may_be_held(request);
+        let held = verdict == Verdict::Pause && may_be_held(stream, request);
         if verdict == Verdict::Pause && !held {
             verdict = stream.drive(Direction::Response, |chain| chain.resume_all(Direction::Response));
         }
@@ -181,10 +181,12 @@ fn say_when_to_retry(stream: &Stream, request: Request<'_>) {
 
 /// Whether a response can wait. Where the client asks for a part of it, it gets all: the filter that cuts parts out is
 /// before ours, and has to have seen the headers when the body comes.
-fn may_be_held(request: Request<'_>) -> bool {
+fn may_be_held(stream: &Stream, request: Request<'_>) -> bool {
     let obstacle = if HeadersOut::of(request).status() == 101 {
         // nginx passes bytes on by itself after it (`ngx_http_upstream_upgrade()`).
         "switches protocols"
+    } else if stream.progress().overdue.get() {
+        "says that the request has been held too long"
     } else if request.ends_with_response() {
         "nginx has made in the place of another one"
     } else if request.is_sliced() && request.asks_for_range() {

@@ -55,6 +55,8 @@ pub(crate) struct Progress {
     pub(crate) stopped_at: Cell<usize>,
     /// nginx has answered the request with an error while it waited for something.
     pub(crate) given_up: Cell<bool>,
+    /// A filter has held it as long as it may: the answer to that is held by nobody.
+    pub(crate) overdue: Cell<bool>,
     /// It waits no more for an instance, but may still be told of one.
     pub(crate) waits_in_vain: Cell<bool>,
     /// The end of the request's body has come, or it has none.
@@ -117,6 +119,7 @@ impl Progress {
         let flags = [
             &self.waited_out,
             &self.given_up,
+            &self.overdue,
             &self.waits_in_vain,
             &self.request_ended,
             &self.request_came,

@@ -75,6 +75,7 @@ fn look(stream: &'static Stream, request: Request<'_>) -> Next {
             "weir: a filter has held the request for \"proxy_wasm_pause_timeout\": it is answered with 504",
         );
         request_headers::give_up(stream, request);
+        stream.progress().overdue.set(true);
         return Next::Finalize(of_status(504));
     }
     if !sending::holds_response(stream) {
