@@ -295,6 +295,11 @@ impl<'a> Request<'a> {
         self.edit(|r| r.set_header_only(1));
     }
 
+    /// A body is sent, whatever the handler has said: it is another response's.
+    pub(crate) fn clear_header_only(self) {
+        self.edit(|r| r.set_header_only(0));
+    }
+
     /// Whether output waits in nginx's filters or in the connection.
     pub(crate) fn has_pending_output(self) -> bool {
         self.peek(|r| {

@@ -129,8 +129,13 @@ pub(super) fn show<'s>(
                 request.close_after();
                 return ERROR;
             }
-            // What filters have made of the response's body goes with it.
+            // What filters have made of the response's body goes with it, and that it had none.
             stream.io.lane(Direction::Response).discard();
+            let is_ours = stream.progress().header_only.take();
+            let is_head = request.is_head() || stream.progress().client_sent_head.get();
+            if is_ours || (request.is_main() && !is_head) {
+                request.clear_header_only();
+            }
             if !local.put(request) {
                 return ERROR;
             }

@@ -26,6 +26,9 @@ use crate::{
     stream::{Sending, Stream, io::Access},
 };
 
+/// The status of a part of a response.
+const PARTIAL: usize = 206;
+
 /// A filter holds the headers.
 pub(super) fn hold_headers(stream: &'static Stream, request: Request<'_>) -> isize {
     keep_headers(stream, request, Sending::Held)
@@ -35,11 +38,11 @@ fn keep_headers(stream: &'static Stream, request: Request<'_>, sending: Sending)
     stream.progress().sending.set(sending);
     // Filters that make requests of their own for a response say this when they see its headers, which is too late then.
     request.preserve_body();
-    if stream.progress().no_body.get() {
-        // Nobody is to make a body, and nginx's own filter, which says so, has not been called.
-        if !matches!(HeadersOut::of(request).content_length(), Some(0)) {
-            request.set_header_only();
-        }
+    // Nobody is to make a body, and nginx's own filter, which says so, has not been called.
+    let has_none = request.is_head() || matches!(HeadersOut::of(request).status(), 101 | 204 | 304);
+    if stream.progress().no_body.get() && has_none && !request.header_only() {
+        stream.progress().header_only.set(true);
+        request.set_header_only();
     }
     mark(stream, request);
     OK
@@ -71,12 +74,16 @@ fn send_headers(stream: &'static Stream, request: Request<'_>) -> isize {
     let length = out.content_length();
     response_trailers::announce(request);
     response_headers::settle(request);
+    let was_whole = out.status() != PARTIAL;
     let sent = request.pass_headers();
     if were_kept && !stream.io.tail().set_up(request) {
         return ERROR;
     }
-    // Later filters may have dropped it.
-    progress.announced.set(length.filter(|_| request.is_main() && out.content_length() == length));
+    // Later filters may have dropped it. nginx cuts out what a client asks for before filters see the body, and says how long
+    // that is now.
+    let is_cut = was_whole && out.status() == PARTIAL;
+    let length = out.content_length().filter(|now| is_cut || length == Some(*now));
+    progress.announced.set(length.filter(|_| request.is_main()));
     mark(stream, request);
     sent
 }
@@ -230,7 +237,9 @@ pub(super) fn mark(stream: &'static Stream, request: Request<'_>) {
     let progress = stream.progress();
     let keeps_end = keeps_end(stream);
     // What a subrequest has passed on is sent with its main request, which ends after it.
-    let is_lane_busy = if request.is_main() { lane.is_busy() } else { lane.is_kept() };
+    // And nginx asks for the next slice of a response when nothing is kept of one.
+    let is_lane_busy =
+        if request.is_main() && !request.is_sliced() { lane.is_busy() } else { lane.is_kept() };
     let is_kept = progress.keeps_headers() || keeps_end || is_lane_busy || stream.io.tail().is_busy();
     request.set_buffered_here(is_kept);
     if holds_response(stream) {

@@ -59,6 +59,8 @@ pub(crate) struct Progress {
     pub(crate) overdue: Cell<bool>,
     /// It waits no more for an instance, but may still be told of one.
     pub(crate) waits_in_vain: Cell<bool>,
+    /// Nobody was to make a body of the response that filters held, so nginx has been told.
+    pub(crate) header_only: Cell<bool>,
     /// The end of the request's body has come, or it has none.
     pub(crate) request_ended: Cell<bool>,
     /// The end of the request's body has been shown to filters.
@@ -120,6 +122,7 @@ impl Progress {
             &self.waited_out,
             &self.given_up,
             &self.overdue,
+            &self.header_only,
             &self.waits_in_vain,
             &self.request_ended,
             &self.request_came,

@@ -26,12 +26,26 @@ fn filters(orders: &str) -> String {
 /// Sends requests on one connection, each of which pauses in a callback of its response until it is resumed, and then
 /// one that does not: whatever is left over of a response would be taken for its answer.
 fn responses(nginx: &Nginx, protocol: Protocol, when: &str, requests: Vec<Request>) -> Vec<Response> {
+    after_pauses(nginx, protocol, (when, 1), requests)
+}
+
+/// The same, where each pauses so many times.
+fn after_pauses(
+    nginx: &Nginx,
+    protocol: Protocol,
+    (when, pauses): (&str, usize),
+    requests: Vec<Request>,
+) -> Vec<Response> {
     let mut connection: Connection = nginx.connect(protocol);
     let send = |request| {
         let mark = nginx.mark();
         thread::scope(|scope| {
             let held = scope.spawn(|| connection.send(request));
-            order(nginx, "resume", &context(nginx, mark, when), 1);
+            let context = context(nginx, mark, when);
+            for pause in 1..=pauses {
+                nginx.wait_for_lines(mark, " Pause", pause);
+                order(nginx, "resume", &context, 1);
+            }
             held.join().expect("the client")
         })
     };
@@ -135,11 +149,13 @@ fn a_response_in_slices() {
                     response.body.len()
                 );
             }
-            // nginx asks for the second slice when the first one has gone on, and this filter holds the end as well.
-            let held = [("headers", "resh"), ("body", "resb")];
-            for (folder, when) in held.into_iter().filter(|(_, when)| *when == "resh" || size <= 100) {
+            for (folder, when) in [("headers", "resh"), ("body", "resb")] {
                 let request = Request::get(&format!("/{folder}/{name}"));
-                let [response] = &responses(&nginx, protocol, when, vec![request])[..] else { panic!() };
+                // nginx asks for the second slice when the first one has gone on; the end comes after them.
+                let pauses = if when == "resb" && size > 100 { 2 } else { 1 };
+                let [response] = &after_pauses(&nginx, protocol, (when, pauses), vec![request])[..] else {
+                    panic!()
+                };
                 assert_eq!(response.status, 200, "{protocol:?} {folder} {size}");
                 assert!(
                     response.body == file[..size],
@@ -256,6 +272,82 @@ fn a_subrequest_whose_body_goes_on_before_its_headers() {
             let response = connection.send(Request::post("/page", body)).expect_status(200);
             assert!(response.text() == format!("[{body}]"), "{protocol:?}: {} bytes", response.body.len());
             count += 2;
+        }
+    }
+}
+
+/// A range has the length that nginx has announced for it.
+#[test]
+fn a_range_that_a_filter_makes_longer_or_shorter() {
+    let file = digest::bytes(3000, 5);
+    let locations = "location /longer/ { proxy_wasm edits 'resb.append=more'; alias html/; }
+        location /empty/ { proxy_wasm edits 'resb.set='; alias html/; }
+        location /forced/ { proxy_wasm edits 'resb.append=more'; proxy_force_ranges on; proxy_set_header Range '';
+            proxy_pass http://127.0.0.1:@PORT1@/; }
+        location /unannounced/ { proxy_wasm edits 'resh.nolength resb.append=more'; alias html/; }";
+    let nginx = Nginx::start(conf(&file, locations).server("root html;"));
+    for protocol in PROTOCOLS {
+        for path in ["/longer/f", "/empty/f", "/forced/f"] {
+            for range in ["bytes=5-10", "bytes=0-1,100-200"] {
+                let mark = nginx.mark();
+                let request = Request::get(path).header("range", range);
+                assert!(nginx.connect(protocol).try_send(request).is_err(), "{protocol:?} {path} {range}");
+                nginx.wait_for_log_since(mark, "a filter has changed the size of a response's body");
+            }
+        }
+        let request = Request::get("/unannounced/f").header("range", "bytes=5-10");
+        let response = nginx.connect(protocol).send(request).expect_status(200);
+        assert!(response.body == [&file[..], b"more"].concat(), "{} bytes", response.body.len());
+    }
+}
+
+/// Handlers are told that there is no body, where that is so; another response may have one.
+#[test]
+fn a_response_without_a_body() {
+    let origin = Origin::start(|seen| match seen.target.as_str() {
+        "/204" => Reply::status(204),
+        "/304" => Reply::status(304).header("etag", "\"1\""),
+        _ => Reply::text(""),
+    });
+    let locations = format!(
+        "location / {{ {} proxy_pass http://@ORIGIN@; }} location /static/ {{ {} alias html/; }}
+         location /answered/ {{ {} proxy_pass http://@ORIGIN@/; }}
+         location /answered/static/ {{ {} alias html/; }}",
+        filters("resh.nolength resh.pause"),
+        filters("resh.nolength resh.pause"),
+        filters("resh.pause"),
+        filters("resh.pause"),
+    );
+    let conf = conf(b"file", &locations).file("html/none", "").set("ORIGIN", origin.address());
+    let nginx = Nginx::start(conf);
+    for protocol in PROTOCOLS {
+        for (path, status) in [("/empty", 200), ("/204", 204), ("/304", 304), ("/static/none", 200)] {
+            let [response] = &responses(&nginx, protocol, "resh", vec![Request::get(path)])[..] else {
+                panic!()
+            };
+            assert_eq!((response.status, response.text().as_str()), (status, ""), "{protocol:?} {path}");
+        }
+        let fresh =
+            Request::get("/answered/static/f").header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT");
+        let paths = ["/answered/empty", "/answered/204", "/answered/304"];
+        for request in paths.map(Request::get).into_iter().chain([fresh]) {
+            let response = exchange(&nginx, protocol, request, ("resh", 1), "answer").expect("a response");
+            assert_eq!((response.status, response.text().as_str()), (418, "answered"), "{protocol:?}");
+        }
+    }
+}
+
+/// nginx's handler of PUT has nothing to send; a filter has.
+#[test]
+fn an_answer_to_a_file_that_is_stored() {
+    let locations = "location / { proxy_wasm edits 'resh.local=denied'; root store; dav_methods PUT; }";
+    // Workers run as another user than the one who has made the folder.
+    let nginx = Nginx::start(conf(b"", locations).file("store/there", "").open_folder("store"));
+    for protocol in PROTOCOLS {
+        let mut connection = nginx.connect(protocol);
+        for _ in 0..2 {
+            let response = connection.send(Request::post("/f", "file").method("PUT"));
+            assert_eq!((response.status, response.text().as_str()), (418, "denied"), "{protocol:?}");
         }
     }
 }
