@@ -15,6 +15,8 @@ mod code;
 pub mod names;
 mod pprof;
 mod sampler;
+#[cfg(any(target_arch = "aarch64", test))]
+mod signed;
 
 use std::{
     collections::{HashMap, HashSet},

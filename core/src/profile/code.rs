@@ -76,8 +76,13 @@ impl Code {
     /// first.
     pub(super) fn unwind(&mut self, sample: &Sample, addresses: &mut Vec<u64>) {
         addresses.clear();
+        let mut pc = sample.pc;
+        if let Some(call) = called_from(sample).filter(|_| self.vdso.contains(&pc)) {
+            addresses.push(pc);
+            pc = call;
+        }
         let mut read = |address: u64| sample.word(address).ok_or(());
-        let mut frames = self.unwinder.iter_frames(sample.pc, registers(sample), &mut self.cache, &mut read);
+        let mut frames = self.unwinder.iter_frames(pc, registers(sample), &mut self.cache, &mut read);
         while addresses.len() < DEPTH
             && let Ok(Some(frame)) = frames.next()
         {
@@ -222,12 +227,19 @@ fn module(mapping: &Mapping) -> Option<(u64, Module<Vec<u8>>)> {
     };
     let range = |name: &str| place(name).map(|(range, _)| range);
     let bytes = |name: &str| place(name).and_then(|(_, section)| Some(section.data().ok()?.to_vec()));
+    #[cfg(target_arch = "aarch64")]
+    let frames = bytes(".eh_frame").map(|mut table| {
+        super::signed::forget(&mut table);
+        table
+    });
+    #[cfg(not(target_arch = "aarch64"))]
+    let frames = bytes(".eh_frame");
     let sections = ExplicitModuleSectionInfo {
         base_svma: 0,
         text_svma: range(".text"),
         got_svma: range(".got"),
         eh_frame_svma: range(".eh_frame"),
-        eh_frame: bytes(".eh_frame"),
+        eh_frame: frames,
         eh_frame_hdr_svma: range(".eh_frame_hdr"),
         eh_frame_hdr: bytes(".eh_frame_hdr"),
         ..ExplicitModuleSectionInfo::default()
@@ -240,13 +252,30 @@ fn registers(sample: &Sample) -> UnwindRegsNative {
     UnwindRegsNative::new(sample.pc, sample.sp, sample.fp)
 }
 
+/// Where the kernel's own function that was running has been called, if a register says so.
+#[cfg(target_arch = "x86_64")]
+fn called_from(_: &Sample) -> Option<u64> {
+    None
+}
+
+/// What is part of an address: a process has at most so many bits, unless it has asked for more. What is above them in a
+/// return address is its signature, where binaries are made for that (`-mbranch-protection`) and the processor can do it.
+#[cfg(target_arch = "aarch64")]
+const ADDRESS: u64 = u64::MAX >> (u64::BITS - 48);
+
 #[cfg(target_arch = "aarch64")]
 fn registers(sample: &Sample) -> UnwindRegsNative {
-    /// An address of a process has at most so many bits, unless it has asked for more. What is above them in a return
-    /// address is its signature, where binaries are made for that (`-mbranch-protection`) and the processor can do it.
-    const BITS: u32 = 48;
-    let mask = framehop::aarch64::PtrAuthMask(u64::MAX >> (u64::BITS - BITS));
+    let mask = framehop::aarch64::PtrAuthMask(ADDRESS);
     UnwindRegsNative::new_with_ptr_auth_mask(mask, sample.lr, sample.sp, sample.fp)
+}
+
+/// Where the kernel's own function that was running has been called. They have no tables here and no frames, and since
+/// they call nothing, the register still says it.
+#[cfg(target_arch = "aarch64")]
+fn called_from(sample: &Sample) -> Option<u64> {
+    /// All instructions are of one size.
+    const CALL: u64 = 4;
+    (sample.lr & ADDRESS).checked_sub(CALL)
 }
 
 #[cfg(test)]
