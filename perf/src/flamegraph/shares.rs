@@ -26,7 +26,7 @@ const OWNERS: [(Owner, &str); 6] = [
 ];
 
 /// Functions of the C library that hardly do more than enter the kernel.
-const SYSTEM_CALLS: [&str; 32] = [
+const SYSTEM_CALLS: [&str; 42] = [
     "accept",
     "accept4",
     "close",
@@ -35,16 +35,24 @@ const SYSTEM_CALLS: [&str; 32] = [
     "epoll_wait",
     "fstat",
     "fstat64",
+    "fstatat",
     "fstatat64",
     "getsockopt",
     "ioctl",
+    "lseek",
     "lseek64",
+    "lstat",
     "madvise",
+    "mmap",
     "mmap64",
     "munmap",
+    "open",
     "open64",
+    "openat",
     "openat64",
+    "pread",
     "pread64",
+    "pwrite",
     "pwrite64",
     "read",
     "readv",
@@ -52,11 +60,13 @@ const SYSTEM_CALLS: [&str; 32] = [
     "recvfrom",
     "recvmsg",
     "send",
+    "sendfile",
     "sendfile64",
     "sendmsg",
     "setsockopt",
     "shutdown",
     "socket",
+    "stat",
     "write",
     "writev",
 ];
