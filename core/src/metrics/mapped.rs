@@ -140,8 +140,8 @@ impl Mapped {
     }
 
     /// Makes the file as long again as it is mapped, if somebody has shortened it meanwhile: who touches memory behind
-    /// its end is killed. Answers whether that was so; what was cut off is zeros now, and nobody
-    /// joins the file any more.
+    /// its end is killed. Answers whether that was so; what was cut off is zeros now, and nobody joins the file any
+    /// more.
     pub(crate) fn lengthen(&self) -> io::Result<bool> {
         let size = self.map.len() as u64;
         let is_short = self.file.metadata()?.len() < size;
