@@ -16,10 +16,11 @@ fi
 # One target directory for everything, so that nothing is compiled twice.
 export CARGO_TARGET_DIR=$root/target
 edge=$root/target/edge
+sanitized=$root/target/sanitized
 guests=$root/target/guests
 tools=$root/target/tools
 # The scripts that call this one have these for their own use.
-: "$edge" "$guests" "$tools"
+: "$edge" "$sanitized" "$guests" "$tools"
 
 # Prints a line of progress.
 say() {

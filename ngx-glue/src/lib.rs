@@ -33,6 +33,6 @@ mod worker;
 
 /// nginx has its own pools for requests; this is for what Weir and wasmtime allocate. It works without static TLS, so
 /// the module can be loaded by `dlopen`.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "system-allocator")))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

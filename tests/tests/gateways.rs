@@ -216,6 +216,20 @@ fn messages_and_headers_of_a_grpc_call_are_changed() {
     assert_eq!(trailer(&response, "grpc-status"), ["5"]);
 }
 
+/// A call needs no length: one that its client has announced is not passed on, and filters may change it.
+#[test]
+fn the_length_of_a_grpc_call_may_change() {
+    let (origin, nginx) = grpc("reqb.set=longer", "edits");
+    let mut raw = nginx.raw();
+    raw.write("POST /service/method HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\n");
+    raw.write("Connection: close\r\nContent-Length: 4\r\n\r\nbo");
+    nginx.wait_for_log("edits: reqb size=");
+    raw.write("dy");
+    assert_eq!(raw.response().status, 200);
+    let call = origin.last();
+    assert_eq!((call.body.as_slice(), call.header("content-length")), (&b"longerlonger"[..], None));
+}
+
 #[test]
 fn the_status_of_a_grpc_call_is_a_property() {
     let (_origin, nginx) = grpc("response.grpc_status", "properties");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, wasm::Minimal};
+use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, raw::Listener, wasm::Minimal};
 
 /// A filter whose `callback` runs `code` and answers Pause.
 fn pausing(callback: &str, parameters: &str, code: &str) -> Vec<u8> {
@@ -88,6 +88,42 @@ fn a_filter_can_close_the_stream() {
     assert_eq!(raw.read_to_end(), b"");
     assert!(nginx.connect(Protocol::Http2).try_send(Request::get("/")).is_err());
     nginx.wait_for_lines(0, "A trace: on_delete", 2);
+}
+
+/// Its upstream's connection is closed with it, whatever that still sends.
+#[test]
+fn a_filter_can_close_the_stream_of_an_upstream() {
+    for callback in ["proxy_on_response_headers", "proxy_on_response_body"] {
+        let module = pausing(callback, HEADERS.1, "(drop (call $close (i32.const 1)))");
+        let origin = Listener::start();
+        let nginx = Nginx::start(
+            Conf::new()
+                .file("pause.wasm", module)
+                .guest("trace")
+                .http("http2 on; proxy_http_version 1.1; proxy_buffering off;")
+                .wasm("module pause pause.wasm;")
+                .set("ORIGIN", origin.address())
+                .server(
+                    "location / { proxy_wasm trace A; proxy_wasm pause; proxy_pass http://@ORIGIN@; }
+                     location /nothing { return 404; }",
+                ),
+        );
+        let answer = |protocol: Protocol| {
+            let mut server = origin.accept_raw();
+            assert!(server.request_head().starts_with("GET / "));
+            server.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+            assert_eq!(server.read_to_end(), b"", "{protocol:?} {callback}");
+        };
+        let mut client = nginx.raw();
+        client.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        answer(Protocol::Http1);
+        assert!(!String::from_utf8_lossy(&client.read_to_end()).ends_with("\r\n0\r\n\r\n"));
+        let mut client = nginx.connect(Protocol::Http2);
+        client.send_and_forget(Request::get("/"));
+        answer(Protocol::Http2);
+        assert_eq!(client.get("/nothing").status, 404, "other streams go on");
+        nginx.wait_for_lines(0, "A trace: on_delete", 2);
+    }
 }
 
 /// A filter waits for something that does not come, such as a body that is not shown before the headers go on.

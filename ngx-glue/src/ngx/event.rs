@@ -162,8 +162,11 @@ unsafe fn proceed(request: Request<'_>, next: Next) {
                 unsafe { handler(request.as_ptr()) };
             }
         }
-        // SAFETY: the request is alive; this is its turn in the event loop.
-        Next::Finalize(code) => unsafe { ngx_http_finalize_request(request.as_ptr(), code) },
+        Next::Finalize(code) => {
+            request.end_upstream();
+            // SAFETY: the request is alive; this is its turn in the event loop.
+            unsafe { ngx_http_finalize_request(request.as_ptr(), code) };
+        }
     }
     // SAFETY: the record of a connection stays, closed or not (`src/http/ngx_http_upstream.c` does the same).
     unsafe { ngx_http_run_posted_requests(connection) };

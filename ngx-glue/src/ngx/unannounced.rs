@@ -4,8 +4,15 @@
 //! (`ngx_http_proxy_create_request()`). The flag that says so also says how the client's body is to be read
 //! (`ngx_http_request_body_filter()`), so it is set only while the upstream's handler makes its request. That is made first
 //! without it, to see whether the upstream's protocol has chunks.
+//!
+//! gRPC needs no chunks: its requests may always be without a length, and have one only where the client has said it
+//! (`ngx_http_grpc_create_request()`).
 
-use std::{ptr::NonNull, slice};
+use std::{
+    mem,
+    ptr::{self, NonNull},
+    slice,
+};
 
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_output_chain_filter_pt};
 
@@ -13,6 +20,7 @@ use super::{
     code::{ERROR, OK},
     guard::guard,
     request::Request,
+    variable::forget,
 };
 use crate::phase::request_body::can_announce_length;
 
@@ -52,6 +60,26 @@ impl<'a> Request<'a> {
             // SAFETY: the record is in the request's pool; the reference ends with this line.
             unsafe { &mut *upstream.as_ptr() }.output.output_filter = filter;
         }
+    }
+
+    /// Whether the upstream speaks gRPC (`grpc_pass`).
+    fn goes_by_grpc(self) -> bool {
+        // SAFETY: the handler has given the record its scheme, which is static or in the request's pool.
+        self.upstream_record()
+            .is_some_and(|upstream| unsafe { self.lend(upstream.schema) }.starts_with(b"grpc"))
+    }
+
+    /// Does something while the request does not say how long its body is.
+    fn without_length<T>(self, make: impl FnOnce() -> T) -> T {
+        let forget_length = || forget(self, |variable| variable == b"content_length");
+        let listed = self.edit(|r| mem::replace(&mut r.headers_in.content_length, ptr::null_mut()));
+        let length = self.edit(|r| mem::replace(&mut r.headers_in.content_length_n, -1));
+        forget_length();
+        let made = make();
+        self.edit(|r| r.headers_in.content_length = listed);
+        self.edit(|r| r.headers_in.content_length_n = length);
+        forget_length();
+        made
     }
 
     /// The head of the request that has been made for the upstream, if it is one of HTTP/1.
@@ -97,6 +125,10 @@ unsafe extern "C" fn create_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
         }
         // SAFETY: as above.
         let make = || unsafe { original(request.as_ptr()) };
+        if request.goes_by_grpc() {
+            stream.progress().is_unannounced.set(true);
+            return request.without_length(make);
+        }
         let made = make();
         // What a handler does for chunks it does not undo: only one that speaks of a version which has them is asked for them.
         if made == OK && request.goes_as_http11() {

@@ -119,6 +119,21 @@ impl Request<'_> {
             .is_some_and(|read| read.timer_set() != 0 && read.eof() == 0 && read.error() == 0)
     }
 
+    /// Ends what an upstream does for the request, as nginx itself does before it gives that another one
+    /// (`ngx_http_upstream_create()`). A request must not be terminated before: its upstream's end would then be that of
+    /// the request, too, which nginx goes on to use (`ngx_http_terminate_request()`).
+    pub(crate) fn end_upstream(self) {
+        let Some(upstream) = NonNull::new(self.peek(|r| r.upstream)) else { return };
+        // SAFETY: the record is in the request's pool; the reference ends here.
+        let Some(place) = NonNull::new(unsafe { upstream.as_ref() }.cleanup) else { return };
+        // SAFETY: it leads into the request's list of cleanups as long as the upstream's work is under way.
+        let Some(cleanup) = (unsafe { place.read() }) else { return };
+        // The cleanup counts the request once less.
+        self.count_in();
+        // SAFETY: it is `ngx_http_upstream_cleanup()`, to which a request is given, and which leaves this one alive.
+        unsafe { cleanup(self.as_ptr().cast()) };
+    }
+
     /// Whether nginx has given up the upstream whose response it was passing on: what it passes on then without any
     /// bytes is only to be written out (`ngx_http_upstream_finalize_request()`).
     pub(crate) fn has_given_up_upstream(self) -> bool {

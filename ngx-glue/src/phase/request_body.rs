@@ -164,7 +164,8 @@ fn keeps_length(request: Request<'_>, total: u64, last: bool) -> bool {
             Level::Error,
             format_args!(
                 "weir: a filter has changed the size of a request's body after its headers have been passed on with \
-                 Content-Length {announced}: set proxy_http_version 1.1, or proxy_request_buffering on"
+                 Content-Length {announced}: have it read whole first (proxy_request_buffering on, or what the upstream's \
+                 protocol has in its place), or passed on in chunks (proxy_http_version 1.1)"
             ),
         );
     }

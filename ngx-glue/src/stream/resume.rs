@@ -25,7 +25,6 @@ fn look_again(stream: &'static Stream, request: Request<'_>, timed_out: bool) ->
         return request_headers::begin_late(stream, request);
     }
     if stream.io.take_close() {
-        request.close_after();
         return Next::Finalize(CLOSE);
     }
     if stream.io.take_late() && sending::holds_response(stream) {
@@ -33,7 +32,6 @@ fn look_again(stream: &'static Stream, request: Request<'_>, timed_out: bool) ->
             Level::Error,
             "weir: a filter holds a response that it wanted to replace, whose headers have left: it is closed",
         );
-        request.close_after();
         return Next::Finalize(CLOSE);
     }
     if stream.io.has_local()
@@ -88,8 +86,6 @@ fn look(stream: &'static Stream, request: Request<'_>) -> Next {
         request
             .log()
             .write(Level::Info, "weir: a filter has held the response for \"send_timeout\": it is closed");
-        // nginx ends an upstream's work first, which could keep the connection for another request.
-        request.close_after();
         return Next::Finalize(TIMED_OUT);
     }
     Next::Wait

@@ -246,6 +246,27 @@ fn timers_end_what_nobody_resumes() {
     }
 }
 
+/// An upstream that waits for a slow client meanwhile is ended with what it waits for.
+#[test]
+fn a_held_response_is_ended_while_its_upstream_waits() {
+    let origin = Origin::start(|_| Reply::chunks(vec!["0123456789".repeat(2000); 100]));
+    let settings = "send_timeout 200ms; limit_rate 1k; proxy_wasm_response_body_buffer 4k stream;
+                    proxy_buffers 4 4k; proxy_busy_buffers_size 8k; proxy_max_temp_file_size 0;";
+    for buffering in ["on", "off"] {
+        let settings = format!("{settings} proxy_buffering {buffering};");
+        let nginx = start(&origin.address().to_string(), "resb.pause", &settings);
+        for protocol in PROTOCOLS {
+            let mark = nginx.mark();
+            assert!(nginx.connect(protocol).try_send(Request::get("/")).is_err(), "{protocol:?} {buffering}");
+            nginx.wait_for_log_since(
+                mark,
+                "a filter has held the response for \"send_timeout\": it is closed",
+            );
+            nginx.wait_for_log_since(mark, "A trace: on_delete");
+        }
+    }
+}
+
 /// Headers wait until their filter has seen all of the body, and then go on before it.
 #[test]
 fn bodies_while_headers_are_held() {
