@@ -15,7 +15,7 @@ mod way;
 
 pub(crate) use failing::wake;
 pub use flow::Direction;
-use flow::{Flow, Held};
+use flow::{Flow, Held, Pause};
 
 use crate::{
     abi::types::MapType,
@@ -66,8 +66,8 @@ pub(crate) struct Step {
     passed_by: bool,
     /// What it holds of requests and responses.
     held: [Held; 2],
-    /// Bodies of requests and responses come to it while it holds the headers.
-    lets_body_come: [bool; 2],
+    /// How it holds their headers.
+    pause: [Pause; 2],
 }
 
 /// The lease of a filter that has no instance: no index of any.
@@ -83,7 +83,7 @@ impl Step {
             trial: false,
             passed_by: false,
             held: [Held::default(); 2],
-            lets_body_come: [false; 2],
+            pause: [Pause::All; 2],
         }
     }
 }
@@ -314,16 +314,20 @@ impl<H: Host> Chain<H> {
         Verdict::LocalResponse
     }
 
-    /// Whether a filter holds the headers in such a way that the body is to be shown meanwhile, whatever the proxy does
-    /// otherwise.
+    /// Whether the body is to be shown to filters while one of them holds the headers, where the proxy does that if `asked`:
+    /// never for one that holds everything with them, always for one that says that it is to see the body first.
     #[must_use]
-    pub fn wants_body_first(&self, direction: Direction) -> bool {
+    pub fn shows_body_first(&self, direction: Direction, asked: bool) -> bool {
         let flow = self.flow(direction);
+        if !flow.headers_held {
+            return asked;
+        }
         let holder = flow.headers_seen().checked_sub(1).map(|order| direction.turn(order, self.steps.len()));
-        flow.headers_held
-            && holder
-                .and_then(|at| self.steps.get(at))
-                .is_some_and(|step| step.lets_body_come[direction as usize])
+        match holder.and_then(|at| self.steps.get(at)).map(|step| step.pause[direction as usize]) {
+            Some(Pause::All) => false,
+            Some(Pause::HeadersForBody) => true,
+            Some(Pause::Headers) | None => asked,
+        }
     }
 
     /// Whether the headers have got past the last filter.

@@ -197,9 +197,9 @@ impl Stream {
         }
     }
 
-    /// Whether bodies are shown to filters while one of them holds the headers: the location says so, or that filter.
+    /// Whether bodies are shown to filters while one of them holds the headers: what that filter says, or the location.
     pub(crate) fn body_comes_while_paused(&self, direction: Direction) -> bool {
-        self.io.bodies().while_paused || self.look(|chain| chain.wants_body_first(direction))
+        self.look(|chain| chain.shows_body_first(direction, self.io.bodies().while_paused))
     }
 
     /// Whether some filter holds something of that direction.

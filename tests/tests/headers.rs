@@ -272,6 +272,35 @@ fn a_whole_map_can_be_replaced() {
     assert_eq!(response.text(), "hello");
 }
 
+/// The host has two names in a list of all headers: a filter that writes it back with one of them changed has changed it,
+/// wherever it stands.
+#[test]
+fn the_host_is_what_has_been_changed() {
+    let origin = Origin::start(|_| Reply::text("hello"));
+    let rest = ":method=GET;:path=/;:scheme=http";
+    for (authority, host, expected) in [
+        ("new.example", "old.example", "new.example"),
+        ("old.example", "new.example", "new.example"),
+        ("new.example", "other.example", "new.example"),
+        ("new.example", "new.example", "new.example"),
+    ] {
+        for list in [
+            format!("{rest};:authority={authority};Host={host}"),
+            format!("host={host};:authority={authority};{rest}"),
+        ] {
+            let nginx = Nginx::start(Conf::new().guest("maps").http("http2 on;").proxy(
+                &origin,
+                &format!("{} proxy_set_header Host $http_host;", maps(&format!("request set {list}"))),
+            ));
+            for protocol in [Protocol::Http1, Protocol::Http2] {
+                let mut connection = nginx.connect(protocol);
+                assert_eq!(connection.send(Request::get("/").header("host", "old.example")).status, 200);
+                assert_eq!(origin.last().headers("host"), [expected], "{list} {protocol:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn many_headers_survive() {
     let origin = Origin::start(|_| {

@@ -182,6 +182,25 @@ fn a_module_of_higress_sees_the_body_while_it_holds_the_headers() {
     assert_eq!(raw.response().expect_status(200).text(), "x");
 }
 
+/// A filter that stops everything sees no body while it holds the headers, whatever the location says of others.
+#[test]
+fn what_stops_everything_holds_the_body_too() {
+    let body = "(func (export \"proxy_on_request_body\") (param i32 i32 i32) (result i32) (i32.const 0))";
+    for mark in ["proxy_abi_version_0_2_0", "proxy_abi_version_0_2_1", "proxy_abi_version_0_2_100"] {
+        for (action, status) in [(1, 200), (3, 504), (4, 504)] {
+            let answers = format!("(return (i32.const {action}))");
+            let module = marked(mark, body, HEADERS.0, HEADERS.1, &answers);
+            let nginx = Nginx::start(
+                conf(module).http("proxy_wasm_pause_timeout 100ms; proxy_wasm_body_while_paused on;"),
+            );
+            for protocol in [Protocol::Http1, Protocol::Http2] {
+                let response = nginx.connect(protocol).send(Request::post("/", "body"));
+                assert_eq!(response.status, status, "{mark} {action} {protocol:?}");
+            }
+        }
+    }
+}
+
 /// A response that a filter holds stays held until its client gives up; the contexts end once.
 #[test]
 fn a_pause_of_a_response_holds_it() {

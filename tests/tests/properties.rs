@@ -1,6 +1,6 @@
 //! Properties: which there are, and their bytes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weir_tests::{Conf, Nginx, Origin, Protocol, Reply, Request, Response, http, wait};
 
@@ -325,4 +325,41 @@ fn all_of_them_in_odd_requests() {
     assert_eq!(nginx.connect(Protocol::Http2).get("/").status, 200);
     wait::poll(|| (nginx.log().matches("properties: response.code=").count() >= 4).then_some(()))
         .expect("logged");
+}
+
+/// nginx limits the rate of no response that it passes on as it comes: a limit that a filter sets then would hold it for
+/// ever.
+#[test]
+fn no_rate_is_set_for_an_unbuffered_response() {
+    let module = weir_tests::wasm::assemble(
+        r#"(module
+            (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 64) "ngx\00limit_rate") (data (i32.const 96) "4000")
+            (func (export "malloc") (param i32) (result i32) (i32.const 8))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32))
+            (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+                (drop (call $set (i32.const 64) (i32.const 14) (i32.const 96) (i32.const 4)))
+                (i32.const 0)))"#,
+    );
+    let body = "0123456789".repeat(700);
+    let sent = body.clone();
+    let origin = Origin::start(move |_| Reply::text(sent.clone()));
+    let nginx = Nginx::start(Conf::new().file("rate.wasm", module).wasm("module rate rate.wasm;").proxy(
+        &origin,
+        &format!(
+            "proxy_wasm rate; location /unbuffered {{ proxy_buffering off; proxy_pass http://{}; }}",
+            origin.address()
+        ),
+    ));
+    assert!(nginx.get("/unbuffered").text() == body);
+    nginx.wait_for_log("nginx cannot limit the rate of a response that it passes on as it comes");
+    let began = Instant::now();
+    assert!(nginx.get("/").text() == body);
+    assert!(
+        began.elapsed() >= Duration::from_millis(700),
+        "7000 bytes at 4000 a second: {:?}",
+        began.elapsed()
+    );
 }

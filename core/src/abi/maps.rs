@@ -211,11 +211,13 @@ pub(super) fn set_pairs<H: Host>(
     let (memory, state) = parts(caller)?;
     let pairs = Pairs::parse(slice(memory, data, size)?)?;
     let Some(stream) = stream else { return settle(state, map, b"*", Err(MapError::Unavailable)) };
+    let outdated = outdated(&stream, map, &pairs);
     if let Err(error) = stream.clear(map) {
         return settle(state, map, b"*", Err(error));
     }
     let mut answer = Ok(());
-    for (name, value) in pairs.iter() {
+    let is_outdated = |name: &[u8]| outdated.is_some_and(|outdated| name.eq_ignore_ascii_case(outdated));
+    for (name, value) in pairs.iter().filter(|(name, _)| !is_outdated(name)) {
         let result = check(map, name, value).and_then(|()| stream.add(map, name, value));
         if let Err(error) = result {
             // The others are set all the same: a map must not be lost for one bad pair.
@@ -223,6 +225,23 @@ pub(super) fn set_pairs<H: Host>(
         }
     }
     answer
+}
+
+/// `:authority` and `host` of a request are one thing under two names, and a guest that writes all pairs back may have
+/// changed one of them: where they differ, the name of the one that does not count. That is the one which is as it was, and
+/// `host` where neither is (RFC 9113 §8.3.1).
+fn outdated(stream: &impl Maps, map: MapType, pairs: &Pairs<'_>) -> Option<&'static [u8]> {
+    const NAMES: [&[u8]; 2] = [b":authority", b"host"];
+    if map != MapType::HttpRequestHeaders {
+        return None;
+    }
+    let named = |name: &[u8]| pairs.iter().find(|pair| pair.0.eq_ignore_ascii_case(name)).map(|pair| pair.1);
+    let [authority, host] = NAMES.map(named);
+    if authority? == host? {
+        return None;
+    }
+    let is_new = stream.value(map, NAMES[0]).as_deref() != authority;
+    Some(if is_new { NAMES[1] } else { NAMES[0] })
 }
 
 /// Answers an edit: a refusal is logged and becomes what the SDK survives.

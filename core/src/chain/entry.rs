@@ -2,7 +2,7 @@
 
 use super::{
     Chain, Step, Verdict,
-    flow::{Direction, Held},
+    flow::{Direction, Held, Pause},
 };
 use crate::{
     abi::types::Action,
@@ -117,9 +117,13 @@ impl<H: Host> Chain<H> {
         let plans = self.shard.pool.plans();
         let group = self.group(at).and_then(|group| plans.groups().get(group));
         let is_higress = group.is_some_and(|group| group.filter.stops_headers_alone());
-        let lets_body_come = raw == 1 && is_higress && self.exports(at, body);
+        let pause = match raw {
+            1 if is_higress && self.exports(at, body) => Pause::HeadersForBody,
+            1 => Pause::Headers,
+            _ => Pause::All,
+        };
         if let Some(step) = self.steps.get_mut(at) {
-            step.lets_body_come[direction as usize] = lets_body_come;
+            step.pause[direction as usize] = pause;
         }
     }
 

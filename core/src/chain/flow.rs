@@ -136,6 +136,18 @@ pub(super) struct Held {
     pub(super) end: bool,
 }
 
+/// How a filter that pauses in its headers callback holds the headers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// With all that follows them: `StopAllIterationAndBuffer` and its like.
+    #[default]
+    All,
+    /// `StopIteration`: what follows may be shown meanwhile, if the proxy does that.
+    Headers,
+    /// Until it has seen the body, which is what a module of Higress's means by that.
+    HeadersForBody,
+}
+
 #[cfg(test)]
 mod tests {
     use super::Direction;

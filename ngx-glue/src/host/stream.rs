@@ -85,6 +85,9 @@ impl StreamHost for RequestToken {
                 "nginx has no such variable in its configuration: declare it, with \"set\" in the server block for example",
             ),
             Unset::ReadOnly => StreamError::Refused("nginx does not let this variable be changed"),
+            Unset::Unbuffered => StreamError::Refused(
+                "nginx cannot limit the rate of a response that it passes on as it comes: have it buffered (proxy_buffering on)",
+            ),
             Unset::NoMemory => StreamError::NoMemory,
         })
     }

@@ -119,6 +119,15 @@ impl Request<'_> {
             .is_some_and(|read| read.timer_set() != 0 && read.eof() == 0 && read.error() == 0)
     }
 
+    /// Whether nginx passes on an upstream's response as it comes (`proxy_buffering off`), and has begun to.
+    pub(crate) fn passes_on_unbuffered(self) -> bool {
+        let upstream = NonNull::new(self.peek(|r| r.upstream));
+        // SAFETY: the record is in the request's pool; the reference ends here.
+        upstream.map(|upstream| unsafe { upstream.as_ref() }).is_some_and(|upstream| {
+            upstream.buffering() == 0 && upstream.header_sent() != 0 && !upstream.cleanup.is_null()
+        })
+    }
+
     /// Ends what an upstream does for the request, as nginx itself does before it gives that another one
     /// (`ngx_http_upstream_create()`). A request must not be terminated before: its upstream's end would then be that of
     /// the request, too, which nginx goes on to use (`ngx_http_terminate_request()`).

@@ -19,6 +19,8 @@ pub(crate) enum Unset {
     Unknown,
     /// nginx computes it, or takes it from what it has read.
     ReadOnly,
+    /// It would keep a response from going on that nginx passes on as it comes.
+    Unbuffered,
     /// No memory, or a value that is too long.
     NoMemory,
 }
@@ -51,6 +53,11 @@ pub(crate) fn set(request: Request<'_>, name: &[u8], value: &[u8]) -> Result<(),
     let flag = |flag: u32| variable.flags & ngx_uint_t::try_from(flag).unwrap_or_default() != 0;
     if !flag(NGX_HTTP_VAR_CHANGEABLE) {
         return Err(Unset::ReadOnly);
+    }
+    // nginx takes limits from such a response, since it drops the timers that they need
+    // (`ngx_http_upstream_process_non_buffered_request()`).
+    if variable.name.as_bytes().starts_with(b"limit_rate") && request.passes_on_unbuffered() {
+        return Err(Unset::Unbuffered);
     }
     if value.len() > MAX_VALUE {
         return Err(Unset::NoMemory);

@@ -126,7 +126,10 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
     let sent = match came.filter(|_| lane.is_as_it_came()) {
         Some(body) => {
             lane.let_go();
-            stream.io.tail().pass_body(request, Some(body))
+            let sent = stream.io.tail().pass_body(request, Some(body));
+            // It may have taken with it what was passed on before.
+            lane.settle();
+            sent
         }
         None => match lane.pass_on(request, last, |body| stream.io.tail().pass_body(request, Some(body))) {
             Ok(sent) => sent.unwrap_or(OK),

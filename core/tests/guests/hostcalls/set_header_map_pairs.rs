@@ -42,6 +42,29 @@ fn all_pairs_are_replaced() {
     assert_eq!(done.request.edit().maps[&MapType::HttpResponseTrailers], pairs(&[("t", "2")]));
 }
 
+/// The host is `:authority` or `host`, whichever is not what it was.
+#[test]
+fn the_host_is_the_one_that_is_new() {
+    for (authority, host, stays) in [
+        ("new", "example.com", (":authority", "new")),
+        ("example.com", "new", ("host", "new")),
+        ("new", "other", (":authority", "new")),
+    ] {
+        for order in [[0, 1], [1, 0]] {
+            let list = order.map(|at| [(":authority", authority), ("HOST", host)][at]);
+            let done = set(Guest::new(), 0, &serialized(&list), Status::Ok);
+            let (name, value) = (stays.0.as_bytes(), stays.1.as_bytes());
+            let found: Vec<_> = headers(&done.request);
+            let named = |name: &[u8]| found.iter().find(|pair| pair.0 == name).map(|pair| pair.1.clone());
+            assert_eq!(named(name).as_deref(), Some(value), "{list:?}");
+            assert_eq!(named(b"host").is_some(), name == b"host", "{list:?}: {found:?}");
+        }
+    }
+    let same = [(":authority", "new"), ("host", "new")];
+    let done = set(Guest::new(), 0, &serialized(&same), Status::Ok);
+    assert!(headers(&done.request).contains(&(b"host".to_vec(), b"new".to_vec())));
+}
+
 #[test]
 fn an_empty_list_has_two_forms() {
     for empty in [&[][..], &[0; 4]] {
