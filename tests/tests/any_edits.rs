@@ -8,7 +8,7 @@ use proptest::{
     strategy::ValueTree,
     test_runner::TestRunner,
 };
-use weir_tests::{Conf, Connection, Nginx, Origin, Protocol, Reply, Request, digest, tls::Certificate};
+use weir_tests::{Conf, Connection, Nginx, Origin, Protocol, Reply, Request, digest, tls::Certificate, wait};
 
 /// One exchange.
 #[derive(Debug, Clone)]
@@ -56,6 +56,12 @@ fn sum(bytes: &[u8]) -> String {
     format!("{}:{}", bytes.len(), digest::fnv(bytes))
 }
 
+/// How many requests have ended.
+fn ended(nginx: &Nginx) -> usize {
+    let log = std::fs::read(nginx.prefix().join("ended.log")).unwrap_or_default();
+    log.iter().filter(|byte| **byte == b'\n').count()
+}
+
 fn run(nginx: &Nginx, origin: &Origin, connection: &mut Connection, case: &Case) {
     let body = digest::bytes(case.request, u64::from(case.seed));
     let answer = digest::bytes(case.response, u64::from(case.seed) + 1);
@@ -70,6 +76,7 @@ fn run(nginx: &Nginx, origin: &Origin, connection: &mut Connection, case: &Case)
     };
     let request = if case.location == "file" { Request::get(&target) } else { request };
     let mark = nginx.mark();
+    let before = ended(nginx);
     let response = connection.send(
         request
             .header("x-seed", &case.seed.to_string())
@@ -77,6 +84,9 @@ fn run(nginx: &Nginx, origin: &Origin, connection: &mut Connection, case: &Case)
             .header("x-pieces", &case.pieces.unwrap_or(0).to_string()),
     );
     assert_eq!(response.status, 200, "{case:?}");
+    // The request is over when the client has all of it, not when nginx has waited in vain for more to send.
+    let is_over = || (ended(nginx) > before).then_some(());
+    assert!(wait::poll(is_over).is_some(), "{case:?}: the request has not ended\n{}", nginx.log_since(mark));
     let names: Vec<char> = "ABC".chars().take(case.filters).collect();
     let is_file = case.location == "file";
     // The last line of the last filter comes before the last byte of the body, but may be written after it has come.
@@ -127,7 +137,7 @@ fn start() -> (Nginx, Origin, Certificate) {
         "client_body_buffer_size 4k; proxy_buffers 2 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 4k;
          output_buffers 1 4k; postpone_output 0;",
     ];
-    let mut text = String::from("root html;\n");
+    let mut text = String::from("root html;\naccess_log ended.log ended;\n");
     for filters in 1..=3 {
         let chain: String =
             "ABC".chars().take(filters).map(|name| format!("proxy_wasm shuffle {name};")).collect();
@@ -146,7 +156,8 @@ fn start() -> (Nginx, Origin, Certificate) {
         .set("ORIGIN", origin.address())
         .http(
             "http2 on; client_max_body_size 20m; sendfile on; keepalive_requests 100000;
-             proxy_wasm_request_body_buffer 20m; proxy_wasm_response_body_buffer 20m;",
+             proxy_wasm_request_body_buffer 20m; proxy_wasm_response_body_buffer 20m;
+             log_format ended '$status';",
         )
         .server(&text)
         .quic_server(&certificate, &text);
