@@ -183,3 +183,36 @@ fn arrive_as_the_model_says() {
         }
     }
 }
+
+/// What a filter has made of a small body waits for the end, which the filter leaves as it comes, and the request is over
+/// when both have left.
+#[test]
+fn an_edited_body_ends_with_its_request() {
+    let origin = Origin::start(|_| Reply::text("hello"));
+    let nginx = Nginx::start(Conf::new().guest("trace").guest("edits").proxy(
+        &origin,
+        &format!(
+            "proxy_wasm trace A; proxy_wasm edits 'resh.nolength resb.cut';
+             location /unbuffered {{ proxy_buffering off; proxy_pass http://{}; }}",
+            origin.address()
+        ),
+    ));
+    for (path, request) in [
+        ("/", "HTTP/1.0\r\n"),
+        ("/", "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"),
+        ("/unbuffered", "HTTP/1.0\r\n"),
+    ] {
+        let mark = nginx.mark();
+        let mut client = nginx.raw();
+        client.write(format!("GET {path} {request}\r\n"));
+        let got = String::from_utf8_lossy(&client.read_to_end()).into_owned();
+        assert!(got.contains("\r\n\r\nho") || got.contains("\r\n2\r\nho\r\n0\r\n"), "{got}");
+        nginx.wait_for_log_since(mark, "A trace: on_log");
+    }
+    // A connection that is kept is free for the next request.
+    let mark = nginx.mark();
+    let mut client = nginx.raw();
+    client.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response().text(), "ho");
+    nginx.wait_for_log_since(mark, "A trace: on_log");
+}

@@ -64,9 +64,10 @@ impl<'a> Request<'a> {
 
     /// Whether the upstream speaks gRPC (`grpc_pass`).
     fn goes_by_grpc(self) -> bool {
+        let Some(upstream) = self.upstream_record() else { return false };
         // SAFETY: the handler has given the record its scheme, which is static or in the request's pool.
-        self.upstream_record()
-            .is_some_and(|upstream| unsafe { self.lend(upstream.schema) }.starts_with(b"grpc"))
+        let scheme = unsafe { self.lend(upstream.schema) };
+        scheme.starts_with(b"grpc")
     }
 
     /// Does something while the request does not say how long its body is.

@@ -54,9 +54,9 @@ pub(crate) fn set(request: Request<'_>, name: &[u8], value: &[u8]) -> Result<(),
     if !flag(NGX_HTTP_VAR_CHANGEABLE) {
         return Err(Unset::ReadOnly);
     }
-    // nginx takes limits from such a response, since it drops the timers that they need
+    // nginx takes the limit from such a response, since it drops the timer that this needs
     // (`ngx_http_upstream_process_non_buffered_request()`).
-    if variable.name.as_bytes().starts_with(b"limit_rate") && request.passes_on_unbuffered() {
+    if variable.name.as_bytes() == b"limit_rate" && request.passes_on_unbuffered() {
         return Err(Unset::Unbuffered);
     }
     if value.len() > MAX_VALUE {

@@ -126,10 +126,7 @@ pub(super) fn go_on(stream: &'static Stream, request: Request<'_>, came: Option<
     let sent = match came.filter(|_| lane.is_as_it_came()) {
         Some(body) => {
             lane.let_go();
-            let sent = stream.io.tail().pass_body(request, Some(body));
-            // It may have taken with it what was passed on before.
-            lane.settle();
-            sent
+            stream.io.tail().pass_body(request, Some(body))
         }
         None => match lane.pass_on(request, last, |body| stream.io.tail().pass_body(request, Some(body))) {
             Ok(sent) => sent.unwrap_or(OK),
@@ -201,8 +198,6 @@ pub(super) fn pass_untouched(
         stream.progress().response_passed.set(true);
     }
     let sent = stream.io.tail().pass_body(request, Some(body));
-    // It may have taken with it what was passed on before.
-    stream.io.lane(Direction::Response).settle();
     mark(stream, request);
     sent
 }
@@ -218,7 +213,6 @@ pub(super) fn write_out(stream: &'static Stream, request: Request<'_>) -> isize 
     } else {
         OK
     };
-    lane.settle();
     mark(stream, request);
     if wrote == OK && lane.is_waiting() { pump(stream, request) } else { wrote }
 }
@@ -237,6 +231,8 @@ pub(crate) fn holds_response(stream: &Stream) -> bool {
 /// Tells nginx whether something of the response is kept here.
 pub(super) fn mark(stream: &'static Stream, request: Request<'_>) {
     let lane = stream.io.lane(Direction::Response);
+    // Whatever was passed on last may have taken with it what was passed on before.
+    lane.settle();
     let progress = stream.progress();
     let keeps_end = keeps_end(stream);
     // What a subrequest has passed on is sent with its main request, which ends after it.
