@@ -8,12 +8,22 @@ fn main() {
     values("ngx_feature", "DEP_NGINX_FEATURES", "DEP_NGINX_FEATURES_CHECK");
     values("ngx_os", "DEP_NGINX_OS", "DEP_NGINX_OS_CHECK");
 
+    // No feature: names of functions would have another hash, which the profile of `pgo/` does not know.
+    println!("cargo::rustc-check-cfg=cfg(weir_linked)");
+    println!("cargo::rerun-if-env-changed={LINKED}");
+    if env::var_os(LINKED).is_some() {
+        println!("cargo::rustc-cfg=weir_linked");
+    }
+
     // The module is never unmapped, not even by a reload that no longer loads it: wasmtime's signal handlers stay
     // installed in the process, and thread-local destructors may still be pending.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     // nginx's own functions come from the process that loads the module. Unit tests call none of them.
     println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");
 }
+
+/// Set where nginx's own makefile links the library (`config.make`), which makes the table of modules then.
+const LINKED: &str = "WEIR_LINKED";
 
 /// What is left out of the lists, separated by commas: so that the code for an nginx without it can be checked without
 /// building one (`scripts/lint`).

@@ -8,17 +8,24 @@ weir_objs=$(cd "$NGX_OBJS" && pwd)
 
 # cargo alone knows what is out of date, so it is asked each time; the library's file changes only if it differs, and
 # nginx is linked anew only then. It is copied out of cargo's directory, where other builds have one of the same name.
+# It is called as by scripts/build, with the command `weir`: names of functions have the same hashes then, so that the
+# profile of pgo/ knows them.
 cat << END                                                    >> "$NGX_MAKEFILE"
 
 weir_always:
 
 $NGX_OBJS/weir/libngx_http_weir_module.a:	weir_always
 	cd $weir_root && \\
-	NGINX_SOURCE_DIR=$weir_source NGINX_BUILD_DIR=$weir_objs \\
-	CARGO_TARGET_DIR=\$\${CARGO_TARGET_DIR:-$weir_root/target} \\
-	\$\${CARGO:-cargo} rustc --profile dist --locked --package weir-ngx --lib --crate-type staticlib --no-default-features
-	cmp -s \$\${CARGO_TARGET_DIR:-$weir_root/target}/dist/libngx_http_weir_module.a \$@ || \\
-	cp \$\${CARGO_TARGET_DIR:-$weir_root/target}/dist/libngx_http_weir_module.a \$@
+	export CARGO_TARGET_DIR=\$\${CARGO_TARGET_DIR:-$weir_root/target} && \\
+	host=\`\$\${RUSTC:-rustc} -vV | sed -n 's/^host: //p'\` && \\
+	set -- --profile dist --locked --package weir-ngx --package weir-perf --target \$\$host && \\
+	setting=\`ngx-glue/pgo/config\` && \\
+	if [ "\$\$setting" ]; then set -- "\$\$@" --config "\$\$setting"; fi && \\
+	NGINX_SOURCE_DIR=$weir_source NGINX_BUILD_DIR=$weir_objs WEIR_LINKED=yes \\
+	\$\${CARGO:-cargo} build "\$\$@" && \\
+	made=\$\$CARGO_TARGET_DIR/\$\$host/dist/libngx_http_weir_module.a && \\
+	to=$weir_objs/weir/libngx_http_weir_module.a && \\
+	{ cmp -s \$\$made \$\$to || cp \$\$made \$\$to; }
 
 END
 

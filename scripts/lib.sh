@@ -17,10 +17,11 @@ fi
 export CARGO_TARGET_DIR=$root/target
 edge=$root/target/edge
 sanitized=$root/target/sanitized
+counting=$root/target/counting
 guests=$root/target/guests
 tools=$root/target/tools
 # The scripts that call this one have these for their own use.
-: "$edge" "$sanitized" "$guests" "$tools"
+: "$edge" "$sanitized" "$counting" "$guests" "$tools"
 
 # Prints a line of progress.
 say() {

@@ -39,7 +39,7 @@ const OK: ngx_int_t = NGX_OK as ngx_int_t;
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
 
 /// Modules in the order of their registration, for `load_module` (`ngx_load_module()` in `src/core/nginx.c`).
-#[cfg(feature = "export-modules")]
+#[cfg(not(weir_linked))]
 mod exports {
     use std::{
         ffi::{CStr, c_char},
