@@ -30,15 +30,22 @@ impl Build {
         self.folder.path().join("target")
     }
 
-    /// What cargo is told.
-    fn setting(&self) -> String {
-        let output = Command::new(committed_folder().join("config"))
-            .env("RUSTC", self.folder.path().join("rustc"))
-            .env("CARGO_TARGET_DIR", self.target())
-            .output()
-            .expect("the script runs");
+    /// What cargo is told, and what the builder is.
+    fn run(&self, rustflags: Option<&str>) -> (String, String) {
+        let mut script = Command::new(committed_folder().join("config"));
+        script.env("RUSTC", self.folder.path().join("rustc")).env("CARGO_TARGET_DIR", self.target());
+        script.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        if let Some(rustflags) = rustflags {
+            script.env("RUSTFLAGS", rustflags);
+        }
+        let output = script.output().expect("the script runs");
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(output.stdout), text(output.stderr))
+    }
+
+    fn setting(&self) -> String {
+        self.run(None).0
     }
 }
 
@@ -54,7 +61,9 @@ fn uses(profile: &Path) -> String {
 
 #[test]
 fn another_rustc_has_no_profile() {
-    assert_eq!(Build::new("1.0.0", "0123456789abcdef").setting(), "");
+    let (setting, said) = Build::new("1.0.0", "0123456789abcdef").run(None);
+    assert_eq!(setting, "");
+    assert!(said.contains("scripts/pgo"), "{said}");
 }
 
 #[test]
@@ -67,6 +76,11 @@ fn a_profile_of_ones_own_is_found_by_its_rustc() {
     let own = folder.join(format!("{HOST}.rustc-1.0.0-012345678.cafe.profdata"));
     fs::write(&own, "").expect("a file");
     assert_eq!(build.setting(), uses(&own));
+
+    // cargo would not heed the setting; the builder can.
+    let (setting, said) = build.run(Some("-Ctarget-cpu=native"));
+    assert_eq!(setting, "");
+    assert!(said.contains(&format!("-Cprofile-use={}", own.display())), "{said}");
 }
 
 #[test]
