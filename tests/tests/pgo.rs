@@ -56,7 +56,10 @@ fn committed_folder() -> PathBuf {
 }
 
 fn uses(profile: &Path) -> String {
-    format!("target.{HOST}.rustflags=['-Cprofile-use={}']\n", profile.display())
+    format!(
+        "target.{HOST}.rustflags=['-Cprofile-use={}', '-Cllvm-args=-no-pgo-warn-mismatch']\n",
+        profile.display()
+    )
 }
 
 #[test]
