@@ -216,7 +216,9 @@ fn fifty_reloads_under_load() {
     let before = look(&mut nginx, 1..11);
     let after = look(&mut nginx, 11..51);
     clients.stop();
-    assert_eq!(after.0, before.0, "descriptors");
+    // A worker is gone once the master's signal handler has asked for its status; what led to it is closed a little later.
+    let closed = wait::poll(|| (descriptors(master) <= before.0).then_some(()));
+    assert!(closed.is_some(), "the master had {} descriptors, then {}", before.0, descriptors(master));
     // Its allocator takes memory in large pieces, and gives it back late; forty filters left behind would be 20 MB.
     assert!(after.1 < before.1 + (8 << 20), "the master had {} bytes, then {}", before.1, after.1);
     // An engine reserves some terabytes.
