@@ -116,9 +116,10 @@ pub struct Chain<H: Host> {
 }
 
 impl<H: Host> Chain<H> {
-    pub(crate) fn begin(shard: Rc<Inner<H>>, id: ChainId, stream: H::Stream, policy: Policy) -> Self {
+    /// A chain whose filters have no contexts yet.
+    pub(crate) fn new(shard: Rc<Inner<H>>, id: ChainId, stream: H::Stream, policy: Policy) -> Self {
         let (steps, leases) = shard.take_vecs();
-        let mut chain = Self {
+        Self {
             shard,
             id,
             stream,
@@ -129,13 +130,11 @@ impl<H: Host> Chain<H> {
             refusal: None,
             ended: None,
             finished: false,
-        };
-        chain.create_contexts();
-        chain
+        }
     }
 
     /// Checks one instance out for each group, and creates each filter's stream context.
-    fn create_contexts(&mut self) {
+    pub(crate) fn create_contexts(&mut self) {
         let shard = Rc::clone(&self.shard);
         let Some(plan) = shard.pool.plans().chain(self.id) else { return };
         if let Some((at, failure)) = shard.refusal(self.policy, plan) {
@@ -368,8 +367,6 @@ impl<H: Host> Drop for Chain<H> {
     fn drop(&mut self) {
         self.finish();
         // Those that a fault of ours, which has ended that early, has left.
-        for lease in self.leases.drain(..) {
-            self.shard.pool.give_back(lease);
-        }
+        self.give_back();
     }
 }

@@ -286,6 +286,9 @@ impl<H: Host> Instance<H> {
         self.enter_within(callback, context, params, self.limit)
     }
 
+    /// Not inlined: of all that a request runs, this is what it runs most often, and each copy would have to be fetched
+    /// into a processor's caches by itself.
+    #[inline(never)]
     fn enter_within(
         &mut self,
         callback: Callback,

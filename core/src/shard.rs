@@ -197,7 +197,14 @@ impl<H: Host> Shard<H> {
     /// The same, with a policy of what becomes of the request if a filter fails.
     #[must_use]
     pub fn begin_under(&self, policy: Policy, id: ChainId, stream: &H::Stream) -> Chain<H> {
-        Chain::begin(Rc::clone(&self.inner), id, stream.clone(), policy)
+        let mut chain = Chain::new(Rc::clone(&self.inner), id, stream.clone(), policy);
+        chain.create_contexts();
+        chain
+    }
+
+    /// The same in `place`, where it is to stay: a chain is large to move.
+    pub fn begin_in(&self, place: &mut Option<Chain<H>>, policy: Policy, id: ChainId, stream: &H::Stream) {
+        place.insert(Chain::new(Rc::clone(&self.inner), id, stream.clone(), policy)).create_contexts();
     }
 
     /// Whether some filter of chain `id` exports `callback`.

@@ -176,7 +176,7 @@ impl Client {
             serial: Cell::default(),
         });
         let sweeper = Rc::clone(&client);
-        client.room.spawn(async move { sweeper.idle.watch().await });
+        client.room.spawn(Box::pin(async move { sweeper.idle.watch().await }));
         client
     }
 
@@ -214,7 +214,7 @@ impl Client {
         let (names, time) = (Names::new(maker.filter, call.upstream), call.timeout);
         let client = Rc::clone(self);
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
-        let task = self.room.spawn(async move {
+        let task = self.room.spawn(Box::pin(async move {
             let _ending = ending;
             let event = match exchange::run(&client, order, time).await {
                 Ok(response) => CallEvent::Response(response),
@@ -224,7 +224,7 @@ impl Client {
                 }
             };
             client.tell(token, event);
-        });
+        }));
         self.live.borrow_mut().insert(token, Live { task, serial, outbox: None });
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Client {
         let hangup = Hangup(outbox.clone());
         let broken = Fault::new(CallFailure::Cancelled, "the call was given up");
         let (serial, ending) = Ending::new(self, token, CallEvent::Closed(grpc::closed_by(&broken)));
-        let task = self.room.spawn(async move {
+        let task = self.room.spawn(Box::pin(async move {
             let (_hangup, _ending) = (hangup, ending);
             let closed = match grpc::run(&client, token, order, time).await {
                 Ok(closed) => closed,
@@ -276,7 +276,7 @@ impl Client {
                 }
             };
             client.tell(token, CallEvent::Closed(closed));
-        });
+        }));
         self.live.borrow_mut().insert(token, Live { task, serial, outbox: Some(outbox) });
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Client {
         let lookup = Lookup::new(resolver, host.as_bytes(), time);
         let (client, names) = (Rc::clone(self), Names::new(maker.filter, host.as_bytes()));
         let (serial, ending) = Ending::new(self, token, CallEvent::Failed(CallFailure::Cancelled));
-        let task = self.room.spawn(async move {
+        let task = self.room.spawn(Box::pin(async move {
             let _ending = ending;
             let found = lookup.await;
             let found = found.map(|all| all.iter().filter_map(Address::ip).collect::<Vec<_>>());
@@ -336,7 +336,7 @@ impl Client {
                 }
             };
             client.tell(token, event);
-        });
+        }));
         self.live.borrow_mut().insert(token, Live { task, serial, outbox: None });
         Ok(())
     }
@@ -399,9 +399,9 @@ impl Drop for Ending {
         }
         let (teller, token) = (Rc::clone(&client), self.token);
         // In a turn of its own: this may run below a hostcall, or while a panic unwinds.
-        client.room.spawn(async move {
+        client.room.spawn(Box::pin(async move {
             teller.tell(token, event);
-        });
+        }));
     }
 }
 

@@ -101,7 +101,9 @@ impl Stream {
             return Err(NotBegun::FAILED);
         }
         stream.progress.client_sent_head.set(request.is_head());
-        stream.io.set_bodies(location.bodies());
+        if let Some(bodies) = location.bodies() {
+            stream.io.set_bodies(*bodies);
+        }
         if may_wait && let Some(time) = location.wait(&stream.token(), false) {
             stream.progress.headers.set(Headers::Waiting);
             stream.deadline.begin(stream, time);
@@ -114,14 +116,16 @@ impl Stream {
     /// Begins the chain. Without one, where this process cannot run filters and the policy is to do without them, nobody
     /// is called.
     fn start_in(&'static self, request: Request<'_>, location: &Location) -> Result<(), NotBegun> {
-        let Some(chain) = location.begin(&self.token()) else {
+        self.progress.begins.set(true);
+        let begun = location.begin(&self.token(), &mut self.chain.borrow_mut());
+        self.progress.begins.set(false);
+        if begun.is_none() {
             request.log().write(
                 Level::Error,
                 "weir: this worker cannot run filters now, as it has said at level alert",
             );
             return location.policy().unavailable().map_or(Ok(()), |status| Err(NotBegun { status }));
-        };
-        self.chain.replace(Some(chain));
+        }
         Ok(())
     }
 
@@ -233,9 +237,10 @@ impl Stream {
         self.chain.try_borrow().is_ok_and(|chain| chain.as_ref().is_some_and(look))
     }
 
-    /// Whether one of the request's callbacks runs now.
+    /// Whether one of the request's callbacks runs now that answers with a verdict. That of a context that is being created
+    /// does not.
     pub(crate) fn is_called(&self) -> bool {
-        self.chain.try_borrow().is_err()
+        self.chain.try_borrow().is_err() && !self.progress.begins.get()
     }
 
     /// Whether some filter has this callback.

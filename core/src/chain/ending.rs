@@ -16,10 +16,15 @@ impl<H: Host> Chain<H> {
         self.end_deferred();
         self.end_trials();
         self.report_dropped_lines();
-        for lease in self.leases.drain(..) {
+        self.give_back();
+        self.shard.keep_vecs(&mut self.steps, &mut self.leases);
+    }
+
+    /// Gives all instances back, if that has not been done.
+    pub(super) fn give_back(&mut self) {
+        while let Some(lease) = self.leases.pop() {
             self.shard.pool.give_back(lease);
         }
-        self.shard.keep_vecs(&mut self.steps, &mut self.leases);
     }
 
     /// Headers have got past all filters: gives back the instances of those that nothing is left for, however long the

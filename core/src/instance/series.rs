@@ -78,8 +78,9 @@ impl<H: Host> Instance<H> {
         host: &H::Stream,
     ) -> Created {
         let contexts = &self.store.data().contexts;
-        let fits = contexts.live().saturating_add(count) <= self.most && contexts.are_next_free(count);
-        let count = if fits { count } else { 1 };
+        let is_row =
+            count > 1 && contexts.live().saturating_add(count) <= self.most && contexts.are_next_free(count);
+        let count = if is_row { count } else { 1 };
         let mut sampling = Sampling::Each;
         if count > 1
             && let Some(series) = self.series()

@@ -43,9 +43,15 @@ fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -
     let mut differed = false;
     let (blocks, _) = page.as_chunks_mut::<BLOCK>();
     let (originals, _) = original.as_chunks::<BLOCK>();
-    for (at, (block, original)) in blocks.iter_mut().zip(originals).enumerate() {
+    let mut pairs = blocks.iter_mut().zip(originals);
+    // A bit for each block, and one that says where they end. How often this runs is left to it, so that the compiler does
+    // not write it out eight times: as code that a request fetches it would be larger than what it looks at is dear.
+    let mut filled = u32::from(filled) | 1 << (PAGE / BLOCK);
+    while filled != 1
+        && let Some((block, original)) = pairs.next()
+    {
         // All bytes are looked at, without a branch between them: that is what vector instructions are for.
-        if filled >> at & 1 == 0 {
+        if filled & 1 == 0 {
             if block.iter().fold(0, |all, byte| all | byte) != 0 {
                 block.fill(0);
                 differed = true;
@@ -54,6 +60,7 @@ fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -
             *block = *original;
             differed = true;
         }
+        filled >>= 1;
     }
     differed
 }

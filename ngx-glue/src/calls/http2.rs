@@ -218,7 +218,7 @@ pub(crate) async fn begin(
         is_first
     };
     let (weak, time) = (Rc::downgrade(client), client.settings.keeping.time);
-    client.room.spawn(async move {
+    client.room.spawn(Box::pin(async move {
         let mut connection = pin!(connection);
         let mut sleep = Sleep::idly(time);
         poll_fn(|context| {
@@ -235,7 +235,7 @@ pub(crate) async fn begin(
         if is_shared {
             forget(&weak, &key);
         }
-    });
+    }));
     Ok(link)
 }
 
@@ -271,7 +271,7 @@ struct Spawner(Weak<Room>);
 impl<F: Future<Output = ()> + 'static> Executor<F> for Spawner {
     fn execute(&self, future: F) {
         if let Some(room) = self.0.upgrade() {
-            room.spawn(future);
+            room.spawn(Box::pin(future));
         }
     }
 }

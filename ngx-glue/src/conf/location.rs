@@ -104,9 +104,9 @@ impl Location {
         self.effective.get().is_some_and(|effective| effective.subrequests)
     }
 
-    /// What holds for bodies.
-    pub(crate) fn bodies(&self) -> Bodies {
-        self.effective.get().map(|effective| effective.bodies).unwrap_or_default()
+    /// What holds for bodies, where filters run.
+    pub(crate) fn bodies(&self) -> Option<&Bodies> {
+        self.effective.get().map(|effective| &effective.bodies)
     }
 
     /// What filters of this location may call.
@@ -124,15 +124,16 @@ impl Location {
         edit(&mut self.draft.borrow_mut())
     }
 
-    /// Begins the location's chain for a request; `None` where no filter runs, or this process cannot run one (which
-    /// has been logged).
+    /// Begins the location's chain for a request in `place`; does nothing, and answers `None`, where no filter runs, or this
+    /// process cannot run one (which has been logged).
     ///
     /// The runtime comes from the location itself, not from the current cycle: without a master process, a
     /// connection that was open before a reload keeps the configuration it came with.
-    pub(crate) fn begin(&self, stream: &RequestToken) -> Option<Chain<Ngx>> {
+    pub(crate) fn begin(&self, stream: &RequestToken, place: &mut Option<Chain<Ngx>>) -> Option<()> {
         let effective = self.effective.get()?;
         let (chain, runtime) = effective.chain.get()?;
-        Some(runtime.shard()?.begin_under(effective.failure, *chain, stream))
+        runtime.shard()?.begin_in(place, effective.failure, *chain, stream);
+        Some(())
     }
 
     /// How long `stream` has to wait at most, since all instances are in use; it is woken when one may be free. `None`

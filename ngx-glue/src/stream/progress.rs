@@ -45,6 +45,8 @@ pub(crate) enum Sending {
 /// How far a request has come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Contexts are being created for it.
+    pub(crate) begins: Cell<bool>,
     /// The request's headers.
     pub(crate) headers: Cell<Headers>,
     /// It has waited for an instance as long as it may.
@@ -119,6 +121,7 @@ impl Progress {
         self.response_came.set(0);
         self.response_bytes.set(0);
         let flags = [
+            &self.begins,
             &self.waited_out,
             &self.given_up,
             &self.overdue,
