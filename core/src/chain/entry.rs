@@ -16,8 +16,7 @@ use crate::{
 impl<H: Host> Chain<H> {
     /// Calls `callback` of filter number `at`, with its context as the first parameter.
     ///
-    /// Not inlined, as [`Instance::enter`] is not: what a request runs once is fetched once, and takes longer to fetch than to
-    /// run.
+    /// Not inlined, as entering the instance is not: each copy would have to be fetched into a processor's caches by itself.
     #[inline(never)]
     pub(super) fn call(&mut self, at: usize, callback: Callback, params: Params) -> Verdict {
         let Some(step) = self.steps.get(at) else { return Verdict::Continue };

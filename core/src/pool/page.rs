@@ -45,7 +45,7 @@ fn put_back_anywhere(page: &mut [u8; PAGE], original: &[u8; PAGE], filled: u8) -
     let (originals, _) = original.as_chunks::<BLOCK>();
     let mut pairs = blocks.iter_mut().zip(originals);
     // A bit for each block, and one that says where they end. How often this runs is left to it, so that the compiler does
-    // not write it out eight times: as code that a request fetches it would be larger than what it looks at is dear.
+    // not write it out eight times: a request would fetch more than four kilobytes of code for it.
     let mut filled = u32::from(filled) | 1 << (PAGE / BLOCK);
     while filled != 1
         && let Some((block, original)) = pairs.next()

@@ -5,9 +5,10 @@
 //! WEIR_MATRIX=10000 cargo nextest run --release --workspace -E 'binary(matrix)' --no-capture
 //! ```
 //!
-//! `WEIR_MATRIX_FIRST` leaves out rows before that one, from 0. `WEIR_MATRIX` says how often each fault is tried in each cell, `WEIR_MATRIX_SLOW` how often those that take as long as
-//! a callback may, which is some 2 ms of the worker's time if that is more than 20 times, and ten times as much otherwise. The tests of `storms.rs` send the faults of all callbacks
-//! mixed, over HTTP/2 too, and for each way in which instances are put back.
+//! `WEIR_MATRIX_FIRST` leaves out rows before that one, from 0. `WEIR_MATRIX` says how often each fault is tried in each cell,
+//! `WEIR_MATRIX_SLOW` how often those that take as long as a callback may: that is 1 ms if they are tried more than ten times,
+//! and 20 ms otherwise. The tests of `storms.rs` send the faults of all callbacks mixed, over HTTP/2 too, and for each way in
+//! which instances are put back.
 
 mod beside;
 mod cells;
@@ -46,7 +47,7 @@ fn times(fault: &Fault) -> u64 {
 /// only, where those that never end are tried often; else for so long that no other fault takes it, when another process
 /// has the worker's core for a while. No filter is suspended, so each fault reaches its guest.
 fn conf() -> Conf {
-    let time = if number("WEIR_MATRIX_SLOW", 1) > 20 { 1 } else { 20 };
+    let time = if number("WEIR_MATRIX_SLOW", 1) > 10 { 1 } else { 20 };
     Conf::new()
         .guest("add_headers")
         .workers(1)
