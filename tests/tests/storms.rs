@@ -336,7 +336,7 @@ fn ticks_that_fail() {
         .guest("add_headers")
         .workers(1)
         .log_level("warn")
-        .timeout("callback_timeout 20ms;")
+        .timeout("callback_timeout 100ms;")
         .http("http2 on;");
     let mut locations = String::new();
     for (n, fault) in faults.iter().enumerate() {

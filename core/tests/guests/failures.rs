@@ -18,7 +18,7 @@ const FAILED: Verdict = Verdict::Failed { status: 500 };
 
 /// Settings with deadlines that a test can wait for, and that a busy machine keeps all the same.
 fn hasty() -> Settings {
-    let short = Duration::from_millis(200);
+    let short = Duration::from_millis(500);
     let limits = Limits { callback: short, configuration: short, ..Limits::default() };
     Settings { instances: 8, limits, ..Settings::default() }
 }

@@ -47,7 +47,7 @@ fn times(fault: &Fault) -> u64 {
 /// only, where those that never end are tried often; else for so long that no other fault takes it, when another process
 /// has the worker's core for a while. No filter is suspended, so each fault reaches its guest.
 fn conf() -> Conf {
-    let time = if number("WEIR_MATRIX_SLOW", 1) > 10 { 1 } else { 20 };
+    let time = if number("WEIR_MATRIX_SLOW", 1) > 10 { 1 } else { 50 };
     Conf::new()
         .guest("add_headers")
         .workers(1)
