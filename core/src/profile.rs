@@ -47,7 +47,17 @@ pub struct Profiler {
     sampler: Option<Sampler>,
     /// Tells the other thread that no more samples come.
     end: Option<Sender<()>>,
-    result: Receiver<Vec<u8>>,
+    result: Receiver<Finished>,
+}
+
+/// What has come of a profile.
+#[derive(Debug)]
+pub struct Finished {
+    /// As it was to be written.
+    pub written: Vec<u8>,
+    /// Files with code of this process that could not be read, and why: their functions have no names, and stacks may end
+    /// where they reach them.
+    pub unread: Vec<(String, io::Error)>,
 }
 
 impl Profiler {
@@ -66,8 +76,9 @@ impl Profiler {
         let run = move || {
             if let Some((stacks, code, lost)) = collect(reader, &ended, guests) {
                 let times = Times { began, lasted: clock.elapsed(), period };
+                let written = write(&Profile::new(stacks, &code, times, lost));
                 // Whoever asked may have gone.
-                let _ = results.send(write(&Profile::new(stacks, &code, times, lost)));
+                let _ = results.send(Finished { written, unread: code.into_unread() });
             }
         };
         // It ends by itself: a join would wait for files.
@@ -84,11 +95,11 @@ impl Profiler {
         }
     }
 
-    /// What `write` has made of the profile; `None` until it is there.
+    /// The profile, as `write` has made it; `None` until it is there.
     ///
     /// # Errors
     /// When there will never be one.
-    pub fn result(&self) -> io::Result<Option<Vec<u8>>> {
+    pub fn result(&self) -> io::Result<Option<Finished>> {
         match self.result.try_recv() {
             Ok(result) => Ok(Some(result)),
             Err(mpsc::TryRecvError::Empty) => Ok(None),
@@ -251,8 +262,9 @@ mod tests {
     fn result(profiler: &mut Profiler) -> Vec<u8> {
         profiler.finish();
         loop {
-            if let Some(result) = profiler.result().expect("a result") {
-                return result;
+            if let Some(finished) = profiler.result().expect("a result") {
+                assert!(finished.unread.is_empty(), "{:?}", finished.unread);
+                return finished.written;
             }
             std::thread::yield_now();
         }

@@ -4,6 +4,7 @@
 //! calls, with a promise that is written there, and lives no longer than that entry. See docs/UNSAFE.md.
 
 pub(crate) mod again;
+mod backtrace;
 pub(crate) mod chain;
 pub(crate) mod code;
 pub(crate) mod conf;

@@ -61,6 +61,7 @@ pub mod paths;
 pub mod ports;
 pub mod prometheus;
 pub mod raw;
+mod readable;
 pub mod tls;
 pub mod trace;
 pub mod wait;

@@ -1,11 +1,23 @@
 //! Where `scripts/build` has left nginx, the module and the guests.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
-/// The relocatable nginx prefix: `target/edge`, or `WEIR_EDGE`.
+use crate::readable::readable;
+
+/// The relocatable nginx prefix: `target/edge`, or `WEIR_EDGE`; a copy of it where workers could not read that.
+///
+/// # Panics
+/// When it cannot be copied.
 #[must_use]
 pub fn edge() -> PathBuf {
-    from_env("WEIR_EDGE").unwrap_or_else(|| target().join("edge"))
+    static EDGE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let edge = from_env("WEIR_EDGE").unwrap_or_else(|| target().join("edge"));
+        readable(edge.clone()).unwrap_or_else(|error| panic!("{} is not copied: {error}", edge.display()))
+    });
+    EDGE.clone()
 }
 
 /// The nginx binary.

@@ -1,8 +1,15 @@
 //! A bug of ours, planted in every entry from nginx in turn: it is logged with a backtrace, the worker lives, and what
 //! comes afterwards goes as ever.
 
-use std::{collections::BTreeSet, fs, thread};
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    thread,
+};
 
+use rustix::process::geteuid;
 use serde_json::json;
 use weir_tests::{
     Conf, Nginx, Origin, Protocol, Reply, Request,
@@ -324,6 +331,50 @@ fn where_processes_begin_and_end() {
     assert_eq!(status(&nginx, Request::get("/")), Some(200));
     let worker = nginx.worker_pid();
     assert_survived(entry, worker, nginx);
+}
+
+/// A worker that may not read the module's file tells where in it functions are, instead of their names: in a report,
+/// and beside a profile.
+#[test]
+fn where_a_worker_may_not_read_the_module() {
+    if !geteuid().is_root() {
+        eprintln!("not tested: only workers that root starts are another user");
+        return;
+    }
+    let entry = "the end of a request";
+    let module = fs::read(paths::module()).expect("the module");
+    let conf = Conf::without_module()
+        .main("load_module private.so;")
+        .file("private.so", module)
+        .file("faulty.wasm", faulty::module(false))
+        .wasm("module faulty faulty.wasm;")
+        .server("location / { proxy_wasm faulty; return 200 fine; } location /profile { weir_profile; }");
+    let nginx = start(entry, conf);
+    let file = nginx.prefix().join("private.so");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("permissions");
+    let worker = nginx.worker_pid();
+    assert_eq!(status(&nginx, Request::get("/")), Some(200));
+    nginx.wait_for_log(&format!("weir: bug in {entry}: "));
+    let report = nginx.log();
+    let advice = "let the user of nginx's workers read it, or ask 'addr2line -Cfie ";
+    assert!(report.contains("private.so cannot be read (Permission denied"), "{report}");
+    assert!(report.contains(advice), "{report}");
+    let places: Vec<&str> =
+        report.lines().filter_map(|line| line.split_once("private.so: 0x")).map(|(_, at)| at).collect();
+    assert!(places.len() > 3, "{report}");
+    // Which are those of functions.
+    let names = Command::new("addr2line").arg("-Cfie").arg(&file).args(&places).output().expect("addr2line");
+    let names = String::from_utf8_lossy(&names.stdout).into_owned();
+    assert!(names.contains("panic_if_planted") && names.contains("guard.rs:"), "{names}");
+
+    assert_eq!(status(&nginx, Request::get("/profile?seconds=1")), Some(200));
+    let line = nginx.wait_for_log("have no names in this profile");
+    assert!(
+        line.contains("[warn]") && line.contains("private.so") && line.contains("(Permission denied"),
+        "{line}"
+    );
+    assert_eq!(nginx.worker_pid(), worker);
+    assert!(!nginx.stop().contains("exited on signal"));
 }
 
 /// Every entry that the module has is in one of these tests.

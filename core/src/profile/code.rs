@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     ops::Range,
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Code {
     guests: Vec<Symbol>,
     /// Where the kernel has put functions of its own, such as `clock_gettime`.
     vdso: Range<u64>,
+    /// Files that could not be read, and why.
+    unread: Vec<(String, io::Error)>,
 }
 
 impl std::fmt::Debug for Code {
@@ -56,20 +59,29 @@ impl std::fmt::Debug for Code {
 }
 
 impl Code {
-    /// What is mapped now, and `guests`, in the order of their addresses. Files that cannot be read are left out: stacks
-    /// may end there.
+    /// What is mapped now, and `guests`, in the order of their addresses. Files that cannot be read have no names, and
+    /// stacks may end there.
     pub(super) fn of_this_process(guests: Vec<Symbol>) -> Self {
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let mut unwinder = UnwinderNative::new();
-        let mut pieces = Vec::new();
+        let (mut pieces, mut unread) = (Vec::new(), Vec::new());
         for mapping in maps.lines().filter_map(executable) {
             let path = mapping.name.clone();
-            let Some((bias, module)) = module(&mapping) else { continue };
-            unwinder.add_module(module);
+            let bias = match File::open(&path).map(|file| module(&mapping, file)) {
+                Ok(None) => continue,
+                Ok(Some((bias, module))) => {
+                    unwinder.add_module(module);
+                    bias
+                }
+                Err(error) => {
+                    unread.push((path.clone(), error));
+                    0
+                }
+            };
             pieces.push(Piece { mapping, bias, path });
         }
         let vdso = maps.lines().find(|line| line.ends_with("[vdso]")).and_then(range).unwrap_or_default();
-        Self { unwinder, cache: CacheNative::default(), pieces, guests, vdso }
+        Self { unwinder, cache: CacheNative::default(), pieces, guests, vdso, unread }
     }
 
     /// The addresses of a sample's functions, each inside the instruction that was running or had called: the innermost
@@ -91,6 +103,11 @@ impl Code {
         if !sample.has_stack() {
             addresses.push(0);
         }
+    }
+
+    /// Files that could not be read, and why.
+    pub(super) fn into_unread(self) -> Vec<(String, io::Error)> {
+        self.unread
     }
 
     /// The stretches that [`Frame::mapping`] means.
@@ -208,10 +225,10 @@ fn range(line: &str) -> Option<Range<u64>> {
     Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
 }
 
-/// How stacks are unwound in a file's code, and what is added to the addresses in the file.
-fn module(mapping: &Mapping) -> Option<(u64, Module<Vec<u8>>)> {
+/// How stacks are unwound in the code of `file`, and what is added to the addresses in it.
+fn module(mapping: &Mapping, file: File) -> Option<(u64, Module<Vec<u8>>)> {
     let page = rustix::param::page_size() as u64;
-    let data = ReadCache::new(File::open(&mapping.name).ok()?);
+    let data = ReadCache::new(file);
     let file = object::File::parse(&data).ok()?;
     let segment = file.segments().find(|segment| {
         let (start, size) = segment.file_range();

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_core::profile::{MOST_HZ, Profile, Profiler};
+use weir_core::profile::{Finished, MOST_HZ, Profile, Profiler};
 
 use crate::{
     conf::{Location, Refusal},
@@ -138,8 +138,15 @@ impl Content for Looking {
         }
         match self.profiler.result() {
             Ok(None) => Step::Wait(ASK),
-            Ok(Some(body)) => {
-                self.body = body;
+            Ok(Some(Finished { written, unread })) => {
+                for (file, error) in unread {
+                    let line = format_args!(
+                        "weir: functions of {file} have no names in this profile, and stacks may end at them, since it \
+                         cannot be read ({error}): let the user of nginx's workers read it"
+                    );
+                    Cycle::with_current(|cycle| cycle.log().write(Level::Warn, line));
+                }
+                self.body = written;
                 Step::Done
             }
             Err(error) => {

@@ -5,14 +5,16 @@
 //! that an entry pays a test of the sign of a number that it counts up anyway.
 
 use std::{
-    backtrace::Backtrace,
     cell::{Cell, RefCell},
     env,
     panic::{self, AssertUnwindSafe},
     sync::Once,
 };
 
-use super::log::{Level, Log};
+use super::{
+    backtrace,
+    log::{Level, Log},
+};
 
 thread_local! {
     /// How many guarded entries are on the stack; guards nest where nginx calls us from within a call of ours. While a
@@ -83,7 +85,7 @@ pub(crate) fn install() {
             if DEPTH.get() & !ARMED == 0 {
                 previous(info);
             } else {
-                let report = format!("{info}\n{}", Backtrace::force_capture());
+                let report = format!("{info}\n{}", backtrace::capture());
                 LAST.with(|last| last.replace(Some(report)));
             }
         }));
