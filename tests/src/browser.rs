@@ -4,8 +4,8 @@
 //! what a page is shown on.
 
 use std::{
-    cell::RefCell,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -37,7 +37,8 @@ const ARGUMENTS: [&str; 9] = [
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
-    connection: RefCell<Connection>,
+    /// Where it listens. Each command has a connection of its own: one that rests may be closed as the next is sent.
+    address: SocketAddr,
     session: String,
     _profile: TempDir,
 }
@@ -57,7 +58,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("run chromedriver: scripts/setup tests installs it");
-        let address = ([127, 0, 0, 1], port).into();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let ready = wait::poll(|| std::net::TcpStream::connect(address).ok());
         assert!(ready.is_some(), "chromedriver does not listen");
         let profile = tempfile::tempdir().expect("a folder");
@@ -68,8 +69,7 @@ impl Browser {
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": arguments},
         });
-        let connection = RefCell::new(Connection::open(address, Protocol::Http1));
-        let mut browser = Self { driver, connection, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, address, session: String::new(), _profile: profile };
         let body = json!({"capabilities": {"alwaysMatch": capabilities}});
         let made = browser.call("POST", "/session", &body);
         made["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
@@ -83,7 +83,7 @@ impl Browser {
             Value::Null => Request::new(method, path),
             body => Request::post(path, body.to_string()).header("content-type", "application/json"),
         };
-        let response = self.connection.borrow_mut().send(request);
+        let response = Connection::open(self.address, Protocol::Http1).send(request);
         let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
         assert_eq!(response.status, 200, "{path}: {answer}");
         answer["value"].clone()
@@ -181,9 +181,11 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Chromium ends with its session. A driver that does not answer is ended all the same.
-        let path = format!("/session/{}", self.session);
-        let _ = self.connection.get_mut().try_send(Request::new("DELETE", &path));
+        // Chromium ends with its session. A driver that is gone is not asked, and one that does not answer is ended.
+        if std::net::TcpStream::connect(self.address).is_ok() {
+            let path = format!("/session/{}", self.session);
+            let _ = Connection::open(self.address, Protocol::Http1).try_send(Request::new("DELETE", &path));
+        }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

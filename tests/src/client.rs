@@ -54,7 +54,8 @@ pub struct Broken(String);
 
 impl<E: std::error::Error> From<E> for Broken {
     fn from(error: E) -> Self {
-        Self(error.to_string())
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        Self(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
     }
 }
 
