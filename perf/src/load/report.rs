@@ -46,6 +46,11 @@ impl Side {
         self.turns.iter().map(per_request).collect()
     }
 
+    /// That latency of all requests in each turn, in µs.
+    fn latency(&self, of: fn(&Latency) -> f64) -> Vec<f64> {
+        self.turns.iter().map(|(_, record)| of(&Latency::of(&record.all()))).collect()
+    }
+
     fn result(&self) -> Server {
         let mut record = Record::default();
         self.turns.iter().for_each(|(_, turn)| record.add(turn));
@@ -170,12 +175,13 @@ impl Latency {
     }
 }
 
-/// What a server needs, in units of what the one without filters does.
+/// What a server needs, in units of what the one without filters does. CPU time and latencies are medians over turns that
+/// followed one another: a machine that stands still for half a second has one turn's 99th percentile, not that of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ratio {
     /// The server.
     pub(crate) name: String,
-    /// CPU time of a request: the median over turns that followed one another.
+    /// CPU time of a request.
     pub(crate) cpu: f64,
     /// Median latency.
     pub(crate) p50: f64,
@@ -195,13 +201,16 @@ impl Report {
             (servers.split_first(), sides.split_first())
         {
             for (server, side) in others.iter().zip(other_sides) {
-                let turns = side.cpu().into_iter().zip(off_side.cpu());
-                let cpu: Vec<_> = turns.map(|(on, off)| on / off).collect();
+                let ratio = |on: Vec<f64>, off: Vec<f64>| {
+                    let turns: Vec<_> = on.into_iter().zip(off).map(|(on, off)| on / off).collect();
+                    median(&turns)
+                };
+                let latency = |of| ratio(side.latency(of), off_side.latency(of));
                 ratios.push(Ratio {
                     name: server.name.clone(),
-                    cpu: median(&cpu),
-                    p50: server.latency.p50 / off.latency.p50,
-                    p99: server.latency.p99 / off.latency.p99,
+                    cpu: ratio(side.cpu(), off_side.cpu()),
+                    p50: latency(|latency| latency.p50),
+                    p99: latency(|latency| latency.p99),
                     throughput: server.rate / off.rate,
                     memory_mib: server.memory_mib - off.memory_mib,
                 });
@@ -401,8 +410,13 @@ mod tests {
     };
 
     fn side(name: &'static str, micros: u64, failed: u64) -> Side {
+        side_of(name, [micros; 3], failed)
+    }
+
+    /// Turns in which requests take so many microseconds.
+    fn side_of(name: &'static str, turns: [u64; 3], failed: u64) -> Side {
         let mut side = Side::new(name);
-        for _ in 0..3 {
+        for micros in turns {
             let mut record = Record { time: Duration::from_secs(1), ..Record::default() };
             for number in 0..100 {
                 let fate =
@@ -429,6 +443,18 @@ mod tests {
         );
         assert!(bad.failed.iter().any(|sentence| sentence.contains("share")), "{bad:?}");
         assert!(bad.table().contains("3 × status 500"), "{}", bad.table());
+    }
+
+    #[test]
+    fn one_turn_of_a_machine_that_stood_still_is_no_failure() {
+        let profile = Profile::find("smoke").expect("well-formed");
+        let failed = |turns| {
+            let sides = vec![side("off", 100, 0), side_of("on", turns, 0)];
+            Report::new(&profile, sides, "nginx/1".to_owned()).failed
+        };
+        assert_eq!(failed([150, 5000, 150]), Vec::<String>::new());
+        let slow = failed([150, 5000, 5000]);
+        assert!(slow.iter().any(|sentence| sentence.contains("99th percentile")), "{slow:?}");
     }
 
     #[test]
