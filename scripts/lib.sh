@@ -157,3 +157,16 @@ free_port() {
         fi
     done
 }
+
+# Sets `cores` to the numbers of the cores that the script may use; ends with an error if there is only one.
+# Usage: find_cores 'one for the worker, one for wrk'
+find_cores() {
+    local part core
+    cores=()
+    for part in $(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status | tr , ' '); do
+        for ((core = ${part%-*}; core <= ${part#*-}; core++)); do
+            cores+=("$core")
+        done
+    done
+    ((${#cores[@]} >= 2)) || die "this needs two cores: $1"
+}

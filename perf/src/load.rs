@@ -24,6 +24,7 @@ mod profile;
 mod record;
 mod report;
 mod server;
+mod text;
 
 use client::Target;
 use drive::Pace;

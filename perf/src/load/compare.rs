@@ -2,7 +2,10 @@
 
 use std::{error::Error, fs, path::Path};
 
-use super::report::{Report, Server, layout};
+use super::{
+    report::{Report, Server},
+    text::layout,
+};
 
 /// Prints what each server of the run in `second` needs of what it needed in that of `first`.
 ///

@@ -7,7 +7,7 @@
 //!
 //! `WEIR_MATRIX_FIRST` leaves out rows before that one, from 0. `WEIR_MATRIX` says how often each fault is tried in each cell,
 //! `WEIR_MATRIX_SLOW` how often those that take as long as a callback may: that is 1 ms if they are tried more than ten times,
-//! and 20 ms otherwise. The tests of `storms.rs` send the faults of all callbacks mixed, over HTTP/2 too, and for each way in
+//! and 50 ms otherwise. The tests of `storms.rs` send the faults of all callbacks mixed, over HTTP/2 too, and for each way in
 //! which instances are put back.
 
 mod beside;
