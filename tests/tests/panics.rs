@@ -226,8 +226,8 @@ fn in_calls() {
     let dns = Dns::start(|_| Answer::addresses([std::net::Ipv4Addr::LOCALHOST.into()]));
     let authority = Authority::new();
     let issued = authority.issue(&["service.test"]);
-    let tls = || {
-        calling("call_ssl_trusted_certificate ca.pem;")
+    let tls = |text| {
+        calling(text)
             .file("ca.pem", authority.pem())
             .file("server.pem", issued.certificate.clone())
             .file("server.key", issued.key.clone())
@@ -237,6 +237,10 @@ fn in_calls() {
             )
             .http("upstream up { server unix:@PREFIX@/tls.sock; }")
     };
+    let of_file = tls("call_ssl_trusted_certificate ca.pem;");
+    let system = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(system.path(), authority.pem()).expect("written");
+    let of_system = tls("").environment("SSL_CERT_FILE", &system.path().display().to_string());
     let order = json!({"upstream": origin.address().to_string(), "timeout": 300});
     let by_name = json!({"upstream": format!("host.test:{port}"), "timeout": 300});
     let encrypted = json!({"upstream": "up", "authority": "service.test", "scheme": "https"});
@@ -248,7 +252,8 @@ fn in_calls() {
         ("a call", calling(""), &order),
         ("an event of a call", calling(""), &order),
         ("the answer of a resolver", calling(&resolver), &by_name),
-        ("a session of TLS", tls(), &encrypted),
+        ("a session of TLS", of_file, &encrypted),
+        ("a look at the system's certificates", of_system, &encrypted),
     ];
     for (entry, conf, order) in cases {
         let nginx = start(entry, conf);

@@ -1,5 +1,11 @@
 //! Encrypted calls: who is trusted, who is asked for a certificate, what is used again.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
 use serde_json::{Value, json};
 use weir_tests::{Conf, Nginx, Origin, Reply, authority::Authority, raw::Listener};
 
@@ -56,6 +62,49 @@ fn nobody_is_trusted_without_a_reason() {
     drop(nginx);
     let nginx = Nginx::start(conf(&authority, "call_ssl_verify off;", ""));
     assert_eq!(status(&call(&nginx, "up", "anybody.test")), 200);
+}
+
+#[test]
+fn whom_the_system_trusts_is_trusted() {
+    // Of another name: issuers are looked up by that.
+    let (authority, other) = (Authority::new(), Authority::new().subordinate());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name| folder.path().join(name).display().to_string();
+    let empty = path("empty");
+    fs::create_dir(&empty).expect("a folder");
+    // What is no certificate is passed over.
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(path("all.pem"), [&other.pem(), broken, &authority.pem(), "words\n"].concat()).expect("a file");
+    let conf = |file: &str, folder: &str| {
+        conf(&authority, "", "").environment("SSL_CERT_FILE", file).environment("SSL_CERT_DIR", folder)
+    };
+
+    let nginx = Nginx::start(conf(&path("all.pem"), &empty));
+    // It was read with the configuration, by the master: workers may not enter the folder.
+    fs::remove_file(path("all.pem")).expect("removed");
+    for turn in 0..2 {
+        assert_eq!(status(&call(&nginx, "up", "service.test")), 200, "{turn}: {}", nginx.log());
+        assert_failed(&nginx, &call(&nginx, "up", "other.test"), "tls");
+    }
+    drop(nginx);
+
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("permissions");
+    let named = path("named");
+    fs::create_dir(&named).expect("a folder");
+    fs::write(format!("{named}/authority.pem"), authority.pem()).expect("a file");
+    let made = Command::new("openssl").args(["rehash", &named]).status().expect("openssl");
+    assert!(made.success(), "openssl rehash: {made}");
+    let nginx = Nginx::start(conf(&path("missing"), &named));
+    assert_eq!(status(&call(&nginx, "up", "service.test")), 200, "{}", nginx.log());
+    drop(nginx);
+
+    // A server that vouches for itself, and one that nobody in the file vouches for.
+    fs::write(path("other.pem"), other.pem()).expect("a file");
+    let nginx = Nginx::start(conf(&path("other.pem"), &empty));
+    for _ in 0..2 {
+        assert_failed(&nginx, &call(&nginx, "up", "service.test"), "tls");
+    }
+    nginx.wait_for_log("its certificate is not trusted: unable to verify the first certificate");
 }
 
 #[test]

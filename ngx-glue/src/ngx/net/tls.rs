@@ -12,14 +12,14 @@ use std::{
 
 use nginx_sys::{
     NGX_AGAIN, NGX_OK, NGX_SSL_CLIENT, NGX_SSL_TLSv1_2, NGX_SSL_TLSv1_3, SSL, SSL_CTRL_SET_TLSEXT_HOSTNAME,
-    SSL_CTX_set_default_verify_paths, SSL_ctrl, SSL_get_verify_result, SSL_get0_alpn_selected,
-    SSL_get1_peer_certificate, SSL_set_alpn_protos, TLSEXT_NAMETYPE_host_name, X509_check_ip_asc, X509_free,
-    X509_verify_cert_error_string, ngx_connection_t, ngx_int_t, ngx_ssl_certificate, ngx_ssl_check_host,
-    ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_connection_t, ngx_ssl_create,
-    ngx_ssl_create_connection, ngx_ssl_handshake, ngx_ssl_shutdown, ngx_ssl_t, ngx_ssl_trusted_certificate,
-    ngx_str_t, ngx_uint_t,
+    SSL_ctrl, SSL_get_verify_result, SSL_get0_alpn_selected, SSL_get1_peer_certificate, SSL_set_alpn_protos,
+    TLSEXT_NAMETYPE_host_name, X509_check_ip_asc, X509_free, X509_verify_cert_error_string, ngx_connection_t,
+    ngx_int_t, ngx_ssl_certificate, ngx_ssl_check_host, ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache,
+    ngx_ssl_connection_t, ngx_ssl_create, ngx_ssl_create_connection, ngx_ssl_handshake, ngx_ssl_shutdown,
+    ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t,
 };
 
+mod authorities;
 pub(crate) mod sessions;
 
 use self::sessions::Saved;
@@ -113,10 +113,10 @@ impl Tls {
             return None;
         }
         if trust.trusted.is_none() && trust.verify {
-            // SAFETY: `ngx_ssl_create()` has made the context; what is not found is not trusted.
+            // SAFETY: `ngx_ssl_create()` has made the context.
             let context = unsafe { (*ssl).ctx };
-            // SAFETY: as above.
-            unsafe { SSL_CTX_set_default_verify_paths(context) };
+            // SAFETY: as above; nobody has it yet.
+            unsafe { authorities::trust_system(context) };
         }
         // SAFETY: as above.
         let code = unsafe { ngx_ssl_client_session_cache(cf, ssl, 1) };
