@@ -7,26 +7,23 @@ use std::{
     fmt, fs,
     io::{self, Read},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Instant,
+    sync::Arc,
 };
 
-use wasmtime::{InstancePre, Module};
+use wasmtime::InstancePre;
 
 use crate::{
     abi,
-    engine::{
-        Engine,
-        cache::{Cache, Key, Rejected},
-        limits::MAX_MODULE_BYTES,
-    },
+    engine::{Engine, cache::Cache, limits::MAX_MODULE_BYTES},
     host::{Host, LogLine, LogSink, RootHost, Speaker},
     instance::State,
     metrics::{Kind, Own},
 };
 
 mod callback;
+mod compiled;
 pub mod exports;
+mod findings;
 pub mod inspect;
 pub(crate) mod instrument;
 pub(crate) mod quota;
@@ -38,8 +35,9 @@ pub use callback::Callback;
 pub use inspect::AbiVersion;
 
 use abi::types::LogLevel;
+use compiled::Compiled;
 use exports::Exports;
-use instrument::Segment;
+use instrument::{Obstacle, Segment};
 use quota::Quota;
 
 /// What the configuration says of a module (`module NAME PATH 'configuration';`).
@@ -79,30 +77,16 @@ pub enum LoadError {
     Link { path: PathBuf, error: wasmtime::Error },
 }
 
-/// A module and the key of its artefact; filters with the same bytes and settings share one, also across a reload.
-struct Compiled {
-    key: Key,
-    module: Module,
-}
-
-/// Compiled modules of this process that are still in use.
-static MODULES: Mutex<Vec<Weak<Compiled>>> = Mutex::new(Vec::new());
-
 /// A filter that can be instantiated.
 pub struct Filter<H: Host> {
     spec: FilterSpec,
     engine: Arc<Engine>,
-    /// Keeps the compiled module findable for the next filter with the same bytes.
-    _compiled: Arc<Compiled>,
+    compiled: Arc<Compiled>,
     pre: InstancePre<State<H>>,
     exports: Exports,
     abi_version: AbiVersion,
     panics_on_status: bool,
-    has_rust_sdk: bool,
     is_higress: bool,
-    /// What has to be put into the memory of a new instance.
-    segments: Vec<Segment>,
-    obstacle: Option<&'static str>,
     quota: Quota,
 }
 
@@ -127,11 +111,7 @@ impl<H: Host> Filter<H> {
         };
         let wasm = read(&spec.path)?;
         let unfit = |problem| LoadError::Unfit { path: spec.path.clone(), problem };
-        if instrument::is_anticipated(&wasm) {
-            return Err(unfit(inspect::Unfit::Reserved));
-        }
-        let instrumented = instrument::instrument(&wasm);
-        let (compiled, source) = compile(engine, cache, &spec.path, &instrumented.wasm, &say)?;
+        let (compiled, source) = compiled::get(engine, cache, &spec.path, &wasm, &say)?;
         let metrics = log.metrics();
         if let Some(loads) = metrics.define_own(&LOADS, &[("filter", &spec.name), ("source", source)]) {
             metrics.add(loads, 1);
@@ -140,7 +120,7 @@ impl<H: Host> Filter<H> {
         let abi_version = AbiVersion::of(module).map_err(unfit)?;
         inspect::check(module).map_err(unfit)?;
         inspect::fits(module, &engine.settings().limits).map_err(unfit)?;
-        let exports = Exports::resolve(module, instrumented.obstacle.is_none()).map_err(unfit)?;
+        let exports = Exports::resolve(module, compiled.findings.obstacle.is_none()).map_err(unfit)?;
         let linked = abi::link::<H>(engine.wasmtime(), module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
         for unknown in &linked.unknown {
@@ -150,24 +130,19 @@ impl<H: Host> Filter<H> {
             .linker
             .instantiate_pre(module)
             .map_err(|error| LoadError::Link { path: spec.path.clone(), error })?;
-        let (segments, obstacle) = (instrumented.segments, instrumented.obstacle);
         let panics_on_status = inspect::panics_on_status(&wasm);
-        let has_rust_sdk = inspect::has_rust_sdk(&wasm);
         let is_higress = AbiVersion::is_higress(module);
         let quota = Quota::new(engine.settings().limits.log);
         let engine = Arc::clone(engine);
         Ok(Arc::new(Self {
             spec,
             engine,
-            _compiled: compiled,
+            compiled,
             pre,
             exports,
             abi_version,
             panics_on_status,
-            has_rust_sdk,
             is_higress,
-            segments,
-            obstacle,
             quota,
         }))
     }
@@ -193,7 +168,7 @@ impl<H: Host> Filter<H> {
     /// Why its instances cannot begin from a snapshot, nor be put back to one; `None` when they can.
     #[must_use]
     pub fn obstacle(&self) -> Option<&'static str> {
-        self.obstacle
+        self.compiled.findings.obstacle.map(Obstacle::text)
     }
 
     /// Whether a status that its SDK does not expect would make it panic: then a refused edit answers OK, with a
@@ -206,7 +181,7 @@ impl<H: Host> Filter<H> {
     /// Whether it was surely made with the Rust SDK.
     #[must_use]
     pub fn has_rust_sdk(&self) -> bool {
-        self.has_rust_sdk
+        self.compiled.findings.has_rust_sdk
     }
 
     /// Whether it holds headers alone where it pauses with 1 from their callback: the body comes to it meanwhile.
@@ -219,7 +194,7 @@ impl<H: Host> Filter<H> {
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
-        &self.segments
+        &self.compiled.findings.segments
     }
 
     /// How many lines it still may log in this process.
@@ -275,77 +250,3 @@ const LOADS: Own<'_> = Own::new(
     "weir_module_loads",
     "How often a module was loaded: compiled, taken from the cache, or found in use by the configuration before.",
 );
-
-/// The compiled module: one that is in use already, an artefact of the cache, or made now; and a word for which.
-fn compile(
-    engine: &Arc<Engine>,
-    cache: &Cache,
-    path: &std::path::Path,
-    wasm: &[u8],
-    say: &dyn Fn(LogLevel, String),
-) -> Result<(Arc<Compiled>, &'static str), LoadError> {
-    let key = Key::new(engine, wasm);
-    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    modules.retain(|module| module.strong_count() > 0);
-    let in_use = modules
-        .iter()
-        .filter_map(Weak::upgrade)
-        .find(|found| found.key == key && wasmtime::Engine::same(found.module.engine(), engine.wasmtime()));
-    if let Some(found) = in_use {
-        say(LogLevel::Info, "compiled module is in use already and is shared".into());
-        return Ok((found, "in_use"));
-    }
-    let stored = cache.load(key).unwrap_or_else(|rejected| {
-        let fate = if matches!(rejected, Rejected::Io(_)) { "is ignored" } else { "was thrown away" };
-        say(LogLevel::Warn, format!("stored artefact {fate} and is made anew: {rejected}"));
-        None
-    });
-    let mut module = None;
-    if let Some(artefact) = stored {
-        match artefact::load(engine.wasmtime(), &artefact) {
-            Ok(loaded) => {
-                say(LogLevel::Info, "compiled module taken from the cache".into());
-                module = Some(loaded);
-            }
-            Err(error) => say(
-                LogLevel::Warn,
-                format!("stored artefact does not fit this wasmtime and is made anew: {error:#}"),
-            ),
-        }
-    }
-    let (module, source) = match module {
-        Some(module) => (module, "cache"),
-        None => {
-            let failed = |error| LoadError::Compile { path: path.to_owned(), error };
-            let start = Instant::now();
-            let module = Module::from_binary(engine.wasmtime(), wasm).map_err(failed)?;
-            say(LogLevel::Info, format!("module compiled in {} ms", start.elapsed().as_millis()));
-            let artefact = module.serialize().map_err(failed)?;
-            if let Err(error) = cache.store(key, &artefact) {
-                say(LogLevel::Warn, format!("compiled module could not be stored in the cache: {error}"));
-            }
-            (module, "compiled")
-        }
-    };
-    // Made here, before fork, so that all workers share the pages.
-    module
-        .initialize_copy_on_write_image()
-        .map_err(|error| LoadError::Compile { path: path.to_owned(), error })?;
-    let compiled = Arc::new(Compiled { key, module });
-    modules.push(Arc::downgrade(&compiled));
-    Ok((compiled, source))
-}
-
-/// The one place where stored native code becomes a module.
-#[allow(unsafe_code, reason = "loading an artefact is trusting native code")]
-mod artefact {
-    use wasmtime::{Engine, Module, Result};
-
-    /// A module from an artefact that [`Cache::load`](crate::engine::cache::Cache::load) has verified.
-    pub(super) fn load(engine: &Engine, artefact: &[u8]) -> Result<Module> {
-        // SAFETY: `artefact` was written by `Cache::store` from `Module::serialize`: the cache checks that file and
-        // directory belong to the user we run as, that nobody else can write them, and the payload's SHA-256.
-        // wasmtime checks its own version and settings.
-        unsafe { Module::deserialize(engine, artefact) }
-    }
-}

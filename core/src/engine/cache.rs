@@ -3,8 +3,9 @@
 //! An artefact is native code that Weir will run, so a file is believed only when it lies in a directory that nobody
 //! but the owner (the user nginx's master runs as) can write, is a plain file of the same owner with the same
 //! restriction, and carries the SHA-256 of its payload under the key it is asked for. The key covers the module's
-//! bytes, every setting that shapes code, and the versions of wasmtime and Weir. Whatever is not right is thrown away
-//! and made anew. Files are written under a temporary name, synced, and renamed.
+//! bytes, every setting that shapes code, the versions of wasmtime and Weir, and the code of Weir's that looks into
+//! modules. Whatever is not right is thrown away and made anew. Files are written under a temporary name, synced, and
+//! renamed.
 
 use std::{
     fs::{self, File},
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::{Engine, limits::MAX_MODULE_BYTES};
 
 /// First bytes of every artefact: name and version of the file's layout.
-const MAGIC: &[u8; 16] = b"weir artefact 1\n";
+const MAGIC: &[u8; 16] = b"weir artefact 2\n";
 
 /// Magic, key, digest of the payload.
 const HEADER: usize = MAGIC.len() + 32 + 32;
@@ -54,9 +55,9 @@ pub enum CacheError {
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of `wasm` compiled by `engine`.
+    /// The key of `wasm` compiled by `engine`, and of what the code in `made_by` has found out about it.
     #[must_use]
-    pub fn new(engine: &Engine, wasm: &[u8]) -> Self {
+    pub fn new(engine: &Engine, made_by: &[&str], wasm: &[u8]) -> Self {
         struct Feed(Sha256);
         impl Hasher for Feed {
             fn write(&mut self, bytes: &[u8]) {
@@ -70,6 +71,7 @@ impl Key {
         feed.write(concat!("weir ", env!("CARGO_PKG_VERSION"), "\n").as_bytes());
         engine.wasmtime().precompile_compatibility_hash().hash(&mut feed);
         engine.settings().hash(&mut feed);
+        made_by.hash(&mut feed);
         feed.write(&Sha256::digest(wasm));
         Self(feed.0.finalize().into())
     }

@@ -40,7 +40,42 @@ pub(crate) struct Instrumented<'a> {
     /// What has to be put into the memory of a new instance, in this order.
     pub(crate) segments: Vec<Segment>,
     /// Why the module was left as it is, so that its instances have no image; `None` when they have.
-    pub(crate) obstacle: Option<&'static str>,
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+/// Why a module's instances cannot begin from an image, nor go back to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The compiler will say what is wrong with it.
+    Unparsed,
+    /// What it would become is no module.
+    NotRewritten,
+    /// References are not in memory.
+    Reference,
+    /// Where its data goes is computed.
+    Expression,
+    /// `table.set` and its like.
+    Tables,
+    /// `data.drop`, `elem.drop`
+    Segments,
+}
+
+impl Obstacle {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Unparsed, Self::NotRewritten, Self::Reference, Self::Expression, Self::Tables, Self::Segments];
+
+    /// What it is, in words that follow those for what cannot be done.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Unparsed => "it could not be parsed",
+            Self::NotRewritten => "it could not be rewritten",
+            Self::Reference => "it has a mutable global that holds a reference",
+            Self::Expression => "its data is placed by an expression",
+            Self::Tables => "its code changes tables",
+            Self::Segments => "its code drops segments",
+        }
+    }
 }
 
 /// Whether an export is one of a mutable global that was added here.
@@ -62,20 +97,20 @@ pub(super) fn is_anticipated(wasm: &[u8]) -> bool {
 pub(crate) fn instrument(wasm: &[u8]) -> Instrumented<'_> {
     let as_it_is =
         |obstacle| Instrumented { wasm: Cow::Borrowed(wasm), segments: Vec::new(), obstacle: Some(obstacle) };
-    let Some(seen) = look(wasm) else { return as_it_is("it could not be parsed") };
+    let Some(seen) = look(wasm) else { return as_it_is(Obstacle::Unparsed) };
     if let Some(obstacle) = seen.obstacle {
         return as_it_is(obstacle);
     }
     match rewrite(wasm, &seen) {
         Some(changed) => Instrumented { wasm: Cow::Owned(changed), segments: seen.segments, obstacle: None },
-        None => as_it_is("it could not be rewritten"),
+        None => as_it_is(Obstacle::NotRewritten),
     }
 }
 
 /// What was seen.
 #[derive(Default)]
 struct Look {
-    obstacle: Option<&'static str>,
+    obstacle: Option<Obstacle>,
     /// For each global: its value, where that is a constant number that fits an address.
     values: Vec<Option<u32>>,
     /// Indices of the mutable globals.
@@ -104,7 +139,7 @@ fn look(wasm: &[u8]) -> Option<Look> {
                     let global = global.ok()?;
                     let ty = global.ty;
                     if ty.mutable && matches!(ty.content_type, ValType::Ref(_)) {
-                        seen.obstacle = Some("it has a mutable global that holds a reference");
+                        seen.obstacle = Some(Obstacle::Reference);
                     }
                     if ty.mutable {
                         seen.mutable.push(u32::try_from(seen.values.len()).ok()?);
@@ -122,7 +157,7 @@ fn look(wasm: &[u8]) -> Option<Look> {
                     let DataKind::Active { memory_index: 0, offset_expr } = &segment.kind else { continue };
                     match constant(offset_expr, &seen.values) {
                         Some(offset) => seen.segments.push(Segment { offset, bytes: segment.data.into() }),
-                        None => seen.obstacle = Some("its data is placed by an expression"),
+                        None => seen.obstacle = Some(Obstacle::Expression),
                     }
                 }
             }
@@ -155,14 +190,14 @@ fn constant(expression: &wasmparser::ConstExpr<'_>, globals: &[Option<u32>]) -> 
 }
 
 /// Instructions whose effect is in neither memory nor globals.
-fn obstacle(operator: &Operator<'_>) -> Option<&'static str> {
+fn obstacle(operator: &Operator<'_>) -> Option<Obstacle> {
     match operator {
         Operator::TableSet { .. }
         | Operator::TableGrow { .. }
         | Operator::TableFill { .. }
         | Operator::TableCopy { .. }
-        | Operator::TableInit { .. } => Some("its code changes tables"),
-        Operator::ElemDrop { .. } | Operator::DataDrop { .. } => Some("its code drops segments"),
+        | Operator::TableInit { .. } => Some(Obstacle::Tables),
+        Operator::ElemDrop { .. } | Operator::DataDrop { .. } => Some(Obstacle::Segments),
         _ => None,
     }
 }
@@ -344,10 +379,10 @@ mod tests {
                 (func (export "go") {code}))"#
             ));
             let seen = instrument(&wasm);
-            assert!(seen.obstacle.expect(code).contains(expected), "{code}");
+            assert!(seen.obstacle.expect(code).text().contains(expected), "{code}");
             assert_eq!(seen.wasm, wasm);
         }
         let computed = r#"(module (memory 1) (data (i32.add (i32.const 1) (i32.const 2)) "x"))"#;
-        assert!(instrument(&text(computed)).obstacle.expect("one").contains("expression"));
+        assert!(instrument(&text(computed)).obstacle.expect("one").text().contains("expression"));
     }
 }

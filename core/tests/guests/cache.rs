@@ -102,9 +102,12 @@ fn what_is_not_right_is_made_anew() {
         (&good[..good.len() - 1], 0o600, "it is damaged"),
         (b"", 0o600, "it is damaged"),
         (&good, 0o666, "only its owner"),
-        // Signed off by the cache, but by another wasmtime.
-        (&with_payload(b"no native code"), 0o600, "does not fit this wasmtime"),
-        (&with_payload(b""), 0o600, "does not fit this wasmtime"),
+        // Signed off by the cache, but by another wasmtime,
+        (&with_payload(b"\0\0\0\0\0\0\0\0\0\0\0\0no native code"), 0o600, "does not fit this wasmtime"),
+        (&with_payload(&[0; 12]), 0o600, "does not fit this wasmtime"),
+        // or without what is known of the module.
+        (&with_payload(b"\x7fELF, once upon a time"), 0o600, "none of this Weir's"),
+        (&with_payload(b""), 0o600, "none of this Weir's"),
     ] {
         fs::write(&path, bytes).expect("writable");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
