@@ -68,6 +68,8 @@ pub(crate) struct Waiting<H: Host> {
     pub(crate) kind: Kind,
     /// The callback that has made it.
     pub(crate) made_in: Callback,
+    /// Its context has held the response since.
+    pub(crate) holds: bool,
     /// Times it.
     pub(crate) meter: Meter,
 }
@@ -158,14 +160,23 @@ impl<H: Host> Pending<H> {
         }
     }
 
-    /// The context that has made `token` ends. What it has asked for with its last words, when nobody could wait for an
-    /// answer any more, is to be sent all the same: then the call goes on, and nobody is told of it. False if that is not
-    /// so. `waited` says that its `on_done` has put off its end, so that what was asked for there was waited for.
+    /// The context that has made `token` holds the response: it waits for an answer.
+    pub(crate) fn hold(&self, token: CallToken) {
+        if let Some(waiting) = self.waiting.borrow_mut().get_mut(&token) {
+            waiting.holds = true;
+        }
+    }
+
+    /// The context that has made `token` ends. What it has asked for when its request was over, or while the response came
+    /// and it did not hold that (a report of it, say), is to be sent all the same: then the call goes on, and nobody is told
+    /// of it. False if that is not so. `waited` says that its `on_done` has put off its end, so that what was asked for
+    /// there was waited for.
     pub(crate) fn let_go(&self, token: CallToken, waited: bool) -> bool {
         let mut all = self.waiting.borrow_mut();
         let Some(waiting) = all.get_mut(&token) else { return false };
         let is_last = match waiting.made_in {
             Callback::Log | Callback::Delete => true,
+            Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers => !waiting.holds,
             Callback::Done => !waited,
             _ => false,
         };
@@ -258,6 +269,7 @@ mod tests {
                 context: ContextId::NONE,
                 root: 0,
                 kind: Kind::Http,
+                holds: false,
                 made_in: Callback::Tick,
                 meter,
             }

@@ -16,6 +16,8 @@ const WHERE_IT_IS: &[(Callback, &str)] =
 const LIMITS: &[&str] = &[
     "A local response that comes when the response's headers have left is refused, with a warning. If the filter pauses \
      as well, or a filter holds the body, the connection is closed (a stream of HTTP/2 is reset).",
+    "A local response for a request that goes on meanwhile, from a call's callback say, ends what an upstream does for \
+     that. Where nginx waits for something else (`auth_request`, a delay of `limit_req`) it is sent when that is over.",
     "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
      file or by `return`.",
     "Trailers of an upstream come by where nginx passes them on: with `proxy_pass_trailers on` or `grpc_pass`. The last \
@@ -60,8 +62,9 @@ const CALLS: &[&str] = &[
      metadata. A stream is told of everything, and last of `on_grpc_close`. The callback for trailing metadata may be \
      exported as `proxy_on_grpc_trailing_metadata` too. The upstream may be a serialized \
      `envoy.config.core.v3.GrpcService`.",
-    "A call is cancelled when its context ends, but for HTTP and unary gRPC calls made in `on_log`, `on_delete`, or an \
-     `on_done` that returns true: those are made to their end, and nobody is told. A context whose `on_done` has returned \
+    "A call is cancelled when its context ends, but for HTTP and unary gRPC calls made in `on_log`, `on_delete`, an \
+     `on_done` that returns true, or a callback of the response, if the filter has not held that since: those are made to \
+     their end, and nobody is told. A context whose `on_done` has returned \
      false waits for its calls, even in an instance of its request's own, which then ends when the last of them has been \
      answered. A root context's call is finished, whatever becomes of requests.",
     "A root context that makes a call in `on_vm_start` or `on_configure` lives in each worker, and makes the call there: in \

@@ -94,7 +94,7 @@ fn request<'a>(
     Ok(call)
 }
 
-/// The first of each pseudo-header that there is.
+/// The last of each pseudo-header that there is: what a filter adds to headers that it passes on from its client counts.
 #[derive(Debug, Default)]
 struct PseudoHeaders<'a> {
     method: Option<&'a [u8]>,
@@ -116,7 +116,7 @@ fn pseudo_headers(headers: Pairs<'_>) -> Result<PseudoHeaders<'_>, CallError> {
             7 if name.eq_ignore_ascii_case(b":method") => &mut found.method,
             _ => &mut found.scheme,
         };
-        place.get_or_insert(value);
+        *place = Some(value);
     }
     Ok(found)
 }

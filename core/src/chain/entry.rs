@@ -73,6 +73,9 @@ impl<H: Host> Chain<H> {
                     Some((raw, action @ (Action::Pause | Action::PauseAndDrop))) => {
                         self.count_event(at, callback, Event::Pause);
                         self.note_pause(at, callback, raw, action);
+                        if response {
+                            self.hold_for_calls(at, callback);
+                        }
                         Verdict::Pause
                     }
                     _ => Verdict::Continue,
@@ -127,6 +130,18 @@ impl<H: Host> Chain<H> {
         };
         if let Some(step) = self.steps.get_mut(at) {
             step.pause[direction as usize] = pause;
+        }
+    }
+
+    /// Filter number `at` holds the response: it waits for the calls that it has made.
+    #[cold]
+    fn hold_for_calls(&mut self, at: usize, callback: Callback) {
+        let Some((context, lease)) = self.steps.get(at).map(|step| (step.context, step.lease)) else {
+            return;
+        };
+        if let Some(lease) = self.leases.get_mut(lease) {
+            // Without its instance it has none.
+            let _ = lease.with(callback, |instance| instance.hold_for_calls(context));
         }
     }
 

@@ -36,9 +36,17 @@ impl<S, P> Contexts<S, P> {
         }
     }
 
+    /// What stream context `id` waits for.
+    pub(crate) fn calls_of_stream(&self, id: ContextId) -> &[CallToken] {
+        if self.calls == 0 {
+            return &[];
+        }
+        self.stream(id).map(|stream| &*stream.calls).unwrap_or_default()
+    }
+
     /// Whether context `id` waits for a call.
     pub(crate) fn waits(&self, id: ContextId) -> bool {
-        self.calls > 0 && self.stream(id).is_some_and(|stream| !stream.calls.is_empty())
+        !self.calls_of_stream(id).is_empty()
     }
 
     /// Whether a root context waits for `token`.

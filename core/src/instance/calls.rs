@@ -54,7 +54,7 @@ impl<H: Host> State<H> {
         let filter = &*self.filter.spec().name;
         let meter = calls.metrics().begin(filter, upstream);
         let (seat, made_in) = (Rc::clone(&self.seat), self.callback);
-        let token = calls.begin(Waiting { seat, context, root, kind, made_in, meter });
+        let token = calls.begin(Waiting { seat, context, root, kind, made_in, holds: false, meter });
         match begin(&self.root, token, by) {
             Ok(()) => {
                 self.contexts.add_call(context, token);
@@ -118,6 +118,14 @@ impl<H: Host> Instance<H> {
     /// Whether some context of it waits for a call.
     pub(crate) fn has_calls(&self) -> bool {
         self.store.data().contexts.calls() > 0
+    }
+
+    /// Stream context `id` holds the response: it waits for the calls that it has made.
+    pub(crate) fn hold_for_calls(&self, id: ContextId) {
+        let state = self.store.data();
+        if let Some(calls) = &state.calls {
+            state.contexts.calls_of_stream(id).iter().for_each(|token| calls.hold(*token));
+        }
     }
 
     /// Tells a context what has become of its call.

@@ -152,7 +152,7 @@ impl<M: Memory> Zone<M> {
     }
 
     /// Sets the value of `key` and gives its new `cas` number. `cas`, unless it is 0, is the number that the entry must
-    /// still have. Without a `value` it becomes empty, and its room can be taken for others, whatever the policy; then
+    /// still have, if there is one (`SharedData::set()` of proxy-wasm-cpp-host). Without a `value` it becomes empty, and its room can be taken for others, whatever the policy; then
     /// it is gone.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl<M: Memory> Zone<M> {
                 Ok(found) => found.map(|(found, _)| found),
                 Err(Changed) => continue,
             };
-            if cas != 0 && found.as_ref().is_none_or(|found| found.cas != cas) {
+            if cas != 0 && found.as_ref().is_some_and(|found| found.cas != cas) {
                 self.give_up(member, Some(entry), id);
                 return Err(WriteError::CasMismatch);
             }
@@ -234,11 +234,11 @@ impl<M: Memory> Zone<M> {
         }
     }
 
-    /// Whether the entry of `key` has the number `cas`.
+    /// Whether the entry of `key`, if there is one, has the number `cas`.
     fn check(&self, number: u32, tag: u8, (scope, key): (&[u8], &[u8]), cas: u32) -> Result<(), WriteError> {
         loop {
             let Ok(found) = self.find(&self.bucket(number), tag, scope, key) else { continue };
-            let same = found.is_some_and(|(found, _)| found.cas == cas);
+            let same = found.is_none_or(|(found, _)| found.cas == cas);
             return if same { Ok(()) } else { Err(WriteError::CasMismatch) };
         }
     }

@@ -271,6 +271,45 @@ fn a_call_at_the_end_of_a_request_is_finished() {
     }
 }
 
+/// The same, while the response comes.
+#[test]
+fn a_call_made_while_the_response_comes_is_finished() {
+    for callback in [Callback::ResponseHeaders, Callback::ResponseBody, Callback::ResponseTrailers] {
+        let guest = caller()
+            .on(Callback::RequestHeaders, [dial()])
+            .on(callback, [dial()])
+            .on(Callback::HttpCallResponse, [say("told")]);
+        let bench = guest.bench();
+        let mut chain = bench.headers(&bench.request());
+        chain.headers(Direction::Response, false);
+        chain.body(Direction::Response, callback == Callback::ResponseBody);
+        chain.trailers(Direction::Response);
+        let calls = begun(&bench.worker);
+        let [first, last] = calls[..] else { panic!("{callback:?}: {calls:?}") };
+        chain.finish();
+        assert_eq!(cancelled(&bench.worker), [first], "{callback:?}");
+        drop(bench.log());
+        assert!(!bench.shard.called(last, response(b"thanks")), "it is over");
+        assert!(bench.log().is_empty(), "nobody is told");
+    }
+}
+
+/// Who holds the response for an answer does not get it any more.
+#[test]
+fn a_call_that_holds_the_response_is_cancelled() {
+    for callback in [Callback::ResponseHeaders, Callback::ResponseBody, Callback::ResponseTrailers] {
+        let bench = caller().on(callback, [dial(), returns(1)]).bench();
+        let mut chain = bench.headers(&bench.request());
+        chain.headers(Direction::Response, false);
+        chain.body(Direction::Response, callback == Callback::ResponseBody);
+        chain.trailers(Direction::Response);
+        let calls = begun(&bench.worker);
+        assert_eq!(calls.len(), 1, "{callback:?}");
+        chain.finish();
+        assert_eq!(cancelled(&bench.worker), calls, "{callback:?}");
+    }
+}
+
 /// A stream of messages has nobody who would write more of them.
 #[test]
 fn a_stream_at_the_end_of_a_request_is_cancelled() {
@@ -363,10 +402,13 @@ fn a_client_that_leaves_at_any_point_leaves_nothing() {
         for leave in 0..20 {
             let request = bench.request();
             let mut chain = bench.begin(&request);
-            let answer = |size: &'static [u8]| {
-                if let Some(token) = begun(&bench.worker).first() {
+            let mut all = Vec::new();
+            let mut answer = |size: &'static [u8]| {
+                let new = begun(&bench.worker);
+                if let Some(token) = new.first() {
                     bench.shard.called(*token, response(size));
                 }
+                all.extend(new);
             };
             for step in 0..leave {
                 match step {
@@ -385,8 +427,9 @@ fn a_client_that_leaves_at_any_point_leaves_nothing() {
                 }
             }
             drop(chain);
-            // What still waits is what `on_done` has put off.
-            for token in begun(&bench.worker) {
+            // What still waits is what `on_done` has put off, and what was asked for while the response came.
+            all.extend(begun(&bench.worker));
+            for token in all {
                 bench.shard.called(token, FAILED);
             }
             for _ in 0..3 {

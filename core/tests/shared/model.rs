@@ -76,7 +76,7 @@ proptest! {
                     let known = model.get(&(scope, key)).map(|(_, cas)| *cas);
                     let given = if right { known.unwrap_or(7) } else { known.unwrap_or(7).wrapping_add(1).max(1) };
                     let set = zone.set(&member, Eviction::None, &[scope], &name(key), Some(&value), given);
-                    if right && known.is_some() {
+                    if right || known.is_none() {
                         model.insert((scope, key), (value, set.expect("room")));
                     } else {
                         prop_assert_eq!(set, Err(WriteError::CasMismatch));

@@ -128,6 +128,18 @@ impl Request<'_> {
         })
     }
 
+    /// Whether an upstream has been asked for the response of this main request, nothing of which has come, and nothing else
+    /// is under way meanwhile.
+    pub(crate) fn waits_for_upstream(self) -> bool {
+        let upstream = NonNull::new(self.peek(|r| r.upstream));
+        // SAFETY: the record is in the request's pool; the reference ends here.
+        let is_asked = upstream.map(|upstream| unsafe { upstream.as_ref() }).is_some_and(|upstream| {
+            // Set from when a peer is asked until the response has ended, one way or the other.
+            upstream.header_sent() == 0 && !upstream.cleanup.is_null()
+        });
+        is_asked && self.is_main() && self.peek(|r| r.blocked() == 0 && r.aio() == 0)
+    }
+
     /// Ends what an upstream does for the request, as nginx itself does before it gives that another one
     /// (`ngx_http_upstream_create()`). A request must not be terminated before: its upstream's end would then be that of
     /// the request, too, which nginx goes on to use (`ngx_http_terminate_request()`).

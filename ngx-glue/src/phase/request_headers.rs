@@ -218,25 +218,27 @@ pub(crate) fn body_read(request: Request<'_>) -> Next {
     Next::Run
 }
 
-/// A filter has sent a local response in no callback of this request, whose own response has not begun.
-/// `None` where nobody waits for that: it takes the place of the response when that comes.
+/// A filter has sent a local response in no callback of this request, whose own response has not begun. What an upstream
+/// would answer is not waited for; `None` where something else is: it takes the place of the response when that comes.
 pub(crate) fn answer(stream: &'static Stream, request: Request<'_>) -> Option<Next> {
     let progress = stream.progress();
     let (headers, reading) = (progress.headers.get(), progress.reading.get());
-    if headers == Headers::Paused && reading != Reading::Begun {
-        let verdict = stream.drive(Direction::Request, Chain::answer);
-        return Some(match proceed(stream, request, verdict) {
-            Step::Answer(code) => Next::Finalize(code),
-            Step::GoOn | Step::Wait => Next::Wait,
-        });
-    }
-    if reading == Reading::Begun || stream.io.lane(Direction::Request).is_held() {
+    let is_held = headers == Headers::Paused && reading != Reading::Begun;
+    if !is_held && (reading == Reading::Begun || stream.io.lane(Direction::Request).is_held()) {
         let verdict = stream.drive(Direction::Request, Chain::answer);
         request_body::end(stream, request, verdict);
         return Some(after_body(stream, request));
     }
-    stream.io.set_answered();
-    None
+    if !is_held && !request.waits_for_upstream() {
+        stream.io.set_answered();
+        return None;
+    }
+    request.end_upstream();
+    let verdict = stream.drive(Direction::Request, Chain::answer);
+    Some(match proceed(stream, request, verdict) {
+        Step::Answer(code) => Next::Finalize(code),
+        Step::GoOn | Step::Wait => Next::Wait,
+    })
 }
 
 /// Filter number `filter` has asked for what it holds to go on.

@@ -73,6 +73,32 @@ fn a_call_at_the_end_of_a_request_is_finished() {
     }
 }
 
+/// The same, where the filter lets the response go at once.
+#[test]
+fn a_call_made_while_the_response_comes_is_finished() {
+    let origin = Origin::start(|_| Reply::text("thanks"));
+    let address = origin.address().to_string();
+    let conf = Conf::new()
+        .guest("reports")
+        .workers(1)
+        .http(&format!("upstream named {{ server {address}; keepalive 4; }}"))
+        .server(&format!(
+            "location /address {{ proxy_wasm reports '{address}'; return 200 answered; }}
+             location /named {{ proxy_wasm reports named; return 200 answered; }}
+             location /shared {{ proxy_wasm_isolation none; proxy_wasm reports named; return 200 answered; }}"
+        ));
+    let nginx = Nginx::start(conf);
+    for path in ["/address", "/named", "/shared"] {
+        for when in ["resh", "resb"] {
+            let before = origin.count();
+            let request = Request::get(path).header("x-when", when);
+            assert_eq!(nginx.send(request).text(), "answered");
+            let came = wait::poll(|| (origin.count() == before + 1).then_some(()));
+            assert!(came.is_some(), "{path} {when}: {}", nginx.log());
+        }
+    }
+}
+
 #[test]
 fn calls_are_made_at_once_and_from_each_other_s_callbacks() {
     let origin = Origin::start(|seen| Reply::text(seen.target.clone()));

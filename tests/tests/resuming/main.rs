@@ -186,22 +186,49 @@ fn trailers_go_on() {
     }
 }
 
-/// A request that no filter holds: the answer takes the place of the origin's when that comes.
+/// A request that no filter holds, and whose origin says nothing: that is not waited for.
 #[test]
 fn a_request_on_its_way_is_answered() {
     let origin = Listener::start();
-    let nginx = start(&origin.address().to_string(), "", "");
-    for protocol in PROTOCOLS {
+    for settings in ["", "proxy_request_buffering off;", "proxy_buffering off;"] {
+        let nginx = start(&origin.address().to_string(), "", settings);
+        for protocol in PROTOCOLS {
+            let mark = nginx.mark();
+            let mut connection = nginx.connect(protocol);
+            let (response, server) = thread::scope(|scope| {
+                let held = scope.spawn(|| connection.send(Request::post("/", "body")));
+                let server = origin.accept();
+                order(&nginx, "answer", &context(&nginx, mark, "reqh"), 0);
+                (held.join().expect("the client"), server)
+            });
+            assert_eq!((response.status, response.text().as_str()), (418, "answered"), "{protocol:?}");
+            assert_eq!(response.headers("x-trace"), ["B", "A"]);
+            // The origin is asked no longer, and the client's connection serves others.
+            drop(server.read_to_end());
+            assert_eq!(connection.get("/order").status, 200, "{protocol:?}");
+        }
+        let log = nginx.stop();
+        assert_eq!(log.matches("A trace: on_log").count(), PROTOCOLS.len(), "{log}");
+    }
+}
+
+/// The same while its body is on its way, too.
+#[test]
+fn a_request_whose_body_comes_slowly_is_answered() {
+    let origin = Listener::start();
+    let nginx = start(&origin.address().to_string(), "", "proxy_request_buffering off;");
+    for rest in ["bytes", ""] {
         let mark = nginx.mark();
-        let response = thread::scope(|scope| {
-            let held = scope.spawn(|| nginx.connect(protocol).get("/"));
-            let mut server = origin.accept();
-            order(&nginx, "answer", &context(&nginx, mark, "reqh"), 0);
-            server.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin");
-            held.join().expect("the client")
-        });
-        assert_eq!((response.status, response.text().as_str()), (418, "answered"), "{protocol:?}");
-        assert_eq!(response.headers("x-trace"), ["B", "A"]);
+        let mut client = nginx.raw();
+        client.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst");
+        let server = origin.accept_raw();
+        order(&nginx, "answer", &context(&nginx, mark, "reqh"), 0);
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (418, "answered"));
+        client.write(rest);
+        drop(client);
+        drop(server.read_to_end());
+        nginx.wait_for_log_since(mark, "A trace: on_delete");
     }
 }
 

@@ -24,9 +24,10 @@ const CALL: &str = "proxy_http_call";
 #[test]
 fn everything_reaches_the_proxy() {
     let trailers = serialized(&[("t", "1")]);
-    let headers = serialized(
-        &[HEADERS, &[(":scheme", "https"), ("Content-Length", "7"), ("connection", "close")]].concat(),
-    );
+    // A filter may add its own to those of its client: the last ones count.
+    let client: &[_] = &[(":path", "/client"), (":authority", "client.test"), (":scheme", "http")];
+    let others: &[_] = &[(":scheme", "https"), ("Content-Length", "7"), ("connection", "close")];
+    let headers = serialized(&[client, HEADERS, others].concat());
     let guest = Guest::new().data(0, "origin").data(64, "body").data(512, &headers).data(1024, &trailers);
     let args = [0, 6, 512, len(&headers), 64, 4, 1024, len(&trailers), 250, TOKEN];
     let bench = guest.on(Callback::RequestHeaders, [call(CALL, args), u32_at(TOKEN)]).bench();
