@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_2MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
-    NGX_CONF_TAKE3, NGX_CONF_TAKE4, NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
+    NGX_CONF_TAKE3, NGX_CONF_TAKE4, NGX_CONF_TAKE5, NGX_DIRECT_CONF, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
     NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_MAIN_CONF, ngx_uint_t,
 };
 
@@ -54,7 +54,11 @@ const LOCATION: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
 /// The `wasm` block and what may stand in it, and in its block `metrics`.
 pub(crate) static MAIN: [Directive<Main>; 52] = [
     Directive::new(c"wasm", NGX_MAIN_CONF | NGX_DIRECT_CONF | NGX_CONF_BLOCK | NGX_CONF_NOARGS, Main::wasm),
-    Directive::new(c"module", WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4, Main::module),
+    Directive::new(
+        c"module",
+        WASM | NGX_CONF_TAKE2 | NGX_CONF_TAKE3 | NGX_CONF_TAKE4 | NGX_CONF_TAKE5,
+        Main::module,
+    ),
     Directive::new(c"cache", WASM | NGX_CONF_TAKE1, Main::cache),
     Directive::new(c"instances", WASM | ONE_TO_FOUR, Main::instances),
     Directive::new(c"memory_limit", WASM | NGX_CONF_TAKE1, Main::memory_limit),

@@ -53,6 +53,28 @@ fn workers_share_what_they_set_and_lose_no_addition() {
     }
 }
 
+/// Modules share by their vm_id, which is their name where nothing else is said.
+#[test]
+fn modules_of_one_vm_id_share() {
+    let module = |name: &str, rest: &str| format!("module {name} guests/shared.wasm {rest};");
+    let wasm = [module("one", "'' vm_id=both"), module("two", "'' vm_id=both"), module("third", "")].concat();
+    let server = |name: &str| format!("location / {{ proxy_wasm {name} jobs; return 200; }}");
+    let conf = Conf::new().guest("shared").wasm(&wasm);
+    let conf =
+        ["one", "two", "third", "shared"].into_iter().fold(conf, |conf, name| conf.server(&server(name)));
+    let nginx = Nginx::start(conf);
+    let ask = |server: usize, path: &str| {
+        weir_tests::Connection::open(nginx.address_of(server), weir_tests::Protocol::Http1).get(path).text()
+    };
+    assert_eq!(ask(0, "/set/a/1"), "Ok(())");
+    assert_eq!([0, 1, 2, 3].map(|server| ask(server, "/get/a")), ["1", "1", "none", "none"]);
+    // Its own queue is the other's.
+    assert_eq!(ask(1, "/put/jobs/x"), "Ok(())");
+    let told = wait::poll(|| (ask(0, "/get/last") == "x").then_some(()));
+    assert!(told.is_some(), "{}", nginx.log());
+    assert_eq!(ask(2, "/get/last"), "none");
+}
+
 #[test]
 fn a_root_context_is_told_of_messages_at_once_through_reloads_and_killed_workers() {
     let mut nginx = Nginx::start(conf("none", ""));

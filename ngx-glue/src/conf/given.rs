@@ -12,13 +12,15 @@ use weir_core::engine::limits::MAX_CONFIGURATION_BYTES;
 use super::Refusal;
 use crate::ngx::{conf::Conf, cycle::Process};
 
-/// `['configuration' [file=PATH] [root_id=ID]]`, as it is given.
+/// `['configuration' [file=PATH] [root_id=ID] [vm_id=ID]]`, as it is given.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Given {
     /// What the filter reads.
     pub(super) configuration: Vec<u8>,
     /// Which of the module's root contexts is meant; empty for the one without a name.
     pub(super) root_id: String,
+    /// Scope of what the module shares, if it is not its name.
+    pub(super) vm_id: Option<String>,
 }
 
 /// What `name=value` says behind a configuration.
@@ -26,6 +28,7 @@ pub(super) struct Given {
 enum Further<'a> {
     File(&'a [u8]),
     RootId(String),
+    VmId(String),
 }
 
 impl<'a> Further<'a> {
@@ -33,7 +36,11 @@ impl<'a> Further<'a> {
         if let Some(path) = argument.strip_prefix(b"file=").filter(|path| !path.is_empty()) {
             return Some(Self::File(path));
         }
-        String::from_utf8(argument.strip_prefix(b"root_id=")?.to_vec()).ok().map(Self::RootId)
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
+        if let Some(id) = argument.strip_prefix(b"vm_id=").filter(|id| !id.is_empty()) {
+            return text(id).map(Self::VmId);
+        }
+        text(argument.strip_prefix(b"root_id=")?).map(Self::RootId)
     }
 }
 
@@ -43,11 +50,12 @@ impl Given {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub(super) fn read(conf: &Conf<'_>, at: usize) -> Result<Self, Refusal> {
-        let mut given = Self { configuration: conf.argument(at).to_vec(), root_id: String::new() };
+        let mut given = Self { configuration: conf.argument(at).to_vec(), ..Self::default() };
         for argument in (at + 1..).map_while(|at| conf.optional(at)) {
             let shown = String::from_utf8_lossy(argument);
             match Further::parse(argument) {
                 Some(Further::RootId(id)) => given.root_id = id,
+                Some(Further::VmId(id)) => given.vm_id = Some(id),
                 Some(Further::File(_)) if !given.configuration.is_empty() => {
                     return Err(format!(
                         "\"{shown}\" and a configuration exclude each other: write '' in the place of the configuration"
@@ -64,8 +72,9 @@ impl Given {
                 }
                 None => {
                     return Err(format!(
-                        "invalid argument \"{shown}\": what follows a configuration must be \"file=PATH\" or \
-                         \"root_id=ID\", in UTF-8; a configuration with spaces has to be quoted"
+                        "invalid argument \"{shown}\": what follows a configuration must be \"file=PATH\", \
+                         \"root_id=ID\" of a use, or \"vm_id=ID\" of a module, in UTF-8; a configuration with spaces has \
+                         to be quoted"
                     )
                     .into());
                 }
@@ -105,7 +114,8 @@ mod tests {
     fn what_may_stand_behind_a_configuration() {
         assert_eq!(Further::parse(b"file=a b"), Some(Further::File(b"a b")));
         assert_eq!(Further::parse(b"root_id="), Some(Further::RootId(String::new())));
-        for other in [&b""[..], b"file=", b"file", b"root_id=\xff", b"{}"] {
+        assert_eq!(Further::parse(b"vm_id=a b"), Some(Further::VmId("a b".into())));
+        for other in [&b""[..], b"file=", b"file", b"root_id=\xff", b"vm_id=", b"vm_id=\xff", b"{}"] {
             assert_eq!(Further::parse(other), None, "{other:?}");
         }
     }

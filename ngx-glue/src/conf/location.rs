@@ -174,6 +174,9 @@ impl Location {
             };
         }
         let given = Given::read(conf, 1)?;
+        if given.vm_id.is_some() {
+            return Err("\"vm_id=\" belongs to \"module\": all uses of one share".to_owned().into());
+        }
         let one = Rc::new(Use {
             name: filter_name(name)?,
             configuration: given.configuration,

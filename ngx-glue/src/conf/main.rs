@@ -78,6 +78,8 @@ pub(crate) struct Declaration {
     pub(crate) path: PathBuf,
     /// What `on_vm_start` can read.
     pub(crate) configuration: Vec<u8>,
+    /// Scope of what it shares, if it is not its name.
+    pub(crate) vm_id: Option<String>,
     /// Where it is declared.
     pub(crate) place: Place,
 }
@@ -171,7 +173,7 @@ impl Main {
             );
         }
         let path = conf.cycle().full_path(conf.argument(1)).ok_or(Refusal::Logged)?;
-        let Given { configuration, root_id } = Given::read(conf, 2)?;
+        let Given { configuration, root_id, vm_id } = Given::read(conf, 2)?;
         if !root_id.is_empty() {
             return Err("\"root_id=\" belongs to \"proxy_wasm\": a module has several".to_owned().into());
         }
@@ -184,7 +186,7 @@ impl Main {
                 )
                 .into());
             }
-            block.modules.push(Declaration { name, path, configuration, place });
+            block.modules.push(Declaration { name, path, configuration, vm_id, place });
             Ok(())
         })
     }

@@ -181,12 +181,12 @@ fn open_cache(block: &Block, cycle: Cycle<'_>) -> Result<Cache, Failure> {
 
 fn load(block: &Block, engine: &Arc<Engine>, cache: &Cache, worker: &Worker) -> Result<Filters, Failure> {
     let mut filters = Filters::new();
-    for Declaration { name, path, configuration, place } in &block.modules {
+    for Declaration { name, path, configuration, vm_id, place } in &block.modules {
         let spec = FilterSpec {
             name: name.clone(),
             path: path.clone(),
             configuration: configuration.clone(),
-            vm_id: name.clone(),
+            vm_id: vm_id.as_ref().unwrap_or(name).clone(),
             environment: block.environment.clone(),
         };
         let filter = Filter::load(engine, cache, spec, worker)

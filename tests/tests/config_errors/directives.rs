@@ -117,6 +117,8 @@ fn arguments() {
             "root_id=a",
             &["proxy_wasm"],
         ),
+        case("vm ids", location("proxy_wasm noop '' vm_id=a;"), "vm_id=a", &["belongs to \"module\""]),
+        case("no vm id", conf().wasm("module o guests/noop.wasm '' vm_id=;"), "vm_id=;", &["vm_id=ID"]),
         case("no quotes", location("proxy_wasm noop a b;"), "noop a b", &["root_id=", "\"b\"", "quoted"]),
         case("off and others", location("proxy_wasm off;\nproxy_wasm noop;"), "proxy_wasm noop", &["off"]),
         case("others and off", location("proxy_wasm noop;\nproxy_wasm off;"), "proxy_wasm off", &["off"]),
