@@ -1,5 +1,5 @@
 # What the scripts beside this file share. It is sourced, not run: it goes to the repository's root, and gives functions
-# for progress lines, for installing what is missing, and for finding a free port.
+# for progress lines, for installing what is missing, for finding a free port, and for measuring.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -169,4 +169,15 @@ find_cores() {
         done
     done
     ((${#cores[@]} >= 2)) || die "this needs two cores: $1"
+}
+
+# Prints the CPU time, in ns, that all threads of a process have used (schedstat).
+cpu_time() {
+    cat "/proc/$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# Prints the median of numbers, the lowest and the highest.
+middle() {
+    sort -n |
+        awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'
 }

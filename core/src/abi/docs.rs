@@ -17,7 +17,8 @@ const LIMITS: &[&str] = &[
     "A local response that comes when the response's headers have left is refused, with a warning. If the filter pauses \
      as well, or a filter holds the body, the connection is closed (a stream of HTTP/2 is reset).",
     "A local response for a request that goes on meanwhile, from a call's callback say, ends what an upstream does for \
-     that. Where nginx waits for something else (`auth_request`, a delay of `limit_req`) it is sent when that is over.",
+     that. Where nginx waits for something else (`auth_request`, a delay of `limit_req`) it takes the place of the response \
+     when that comes.",
     "The request's body is seen when nginx reads it: for a proxied request, not for one that is answered from a \
      file or by `return`.",
     "Trailers of an upstream come by where nginx passes them on: with `proxy_pass_trailers on` or `grpc_pass`. The last \

@@ -152,8 +152,8 @@ impl<M: Memory> Zone<M> {
     }
 
     /// Sets the value of `key` and gives its new `cas` number. `cas`, unless it is 0, is the number that the entry must
-    /// still have, if there is one (`SharedData::set()` of proxy-wasm-cpp-host). Without a `value` it becomes empty, and its room can be taken for others, whatever the policy; then
-    /// it is gone.
+    /// still have, if there is one (`SharedData::set()` of proxy-wasm-cpp-host). Without a `value` it becomes empty, and
+    /// its room can be taken for others, whatever the policy; then it is gone.
     ///
     /// # Errors
     /// [`WriteError`]; nothing has changed.

@@ -1,7 +1,7 @@
 //! The system's certificates, for those who name no file of trusted ones.
 //!
 //! `SSL_CTX_set_default_verify_paths()` decodes all certificates of the system's file at once, which takes OpenSSL 3 some
-//! 20 ms: at every start, every reload and every `nginx -t`, whether anything is called or not. Here the file is read with the
+//! tens of milliseconds: at every start, every reload and every `nginx -t`, whether anything is called or not. Here the file is read with the
 //! configuration, so it need not be there for workers, and decoded when OpenSSL first asks for an issuer that it does
 //! not find in the system's folder, where each file is named after its certificate.
 
