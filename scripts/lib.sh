@@ -181,3 +181,28 @@ middle() {
     sort -n |
         awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'
 }
+
+# Prints a field of what rustc says of itself.
+rustc_field() {
+    rustc -vV | sed -n "s/^$1: //p"
+}
+
+# Prints the path of the llvm-profdata that knows the format of this rustc's LLVM.
+find_profdata() {
+    local tool
+    tool=${LLVM_PROFDATA:-$(rustc --print sysroot)/lib/rustlib/$(rustc_field host)/bin/llvm-profdata}
+    [[ -x $tool ]] || die "llvm-profdata is missing: run 'rustup component add llvm-tools', or install that of LLVM \
+$(rustc_field 'LLVM version') and name it in LLVM_PROFDATA; then run this again"
+    echo "$tool"
+}
+
+# Merges what programs have counted, FOLDER/*.profraw, for the compiler.
+# Usage: merge_counts LLVM-PROFDATA FOLDER RESULT
+merge_counts() {
+    # The compiler takes for hot what has most of all counts, and compiling filters takes billions of steps. It has to be
+    # told that requests are what matters.
+    local compiles='cranelift|regalloc2|wasmparser|wasm_encoder|wasmtime_environ|gimli'
+    "$1" merge --sparse --no-function="$compiles" --output "$2/requests" "$2"/*.profraw >&2
+    "$1" merge --sparse --function="$compiles" --output "$2/compiling" "$2"/*.profraw >&2
+    "$1" merge --sparse --weighted-input="100,$2/requests" --weighted-input="1,$2/compiling" --output "$3"
+}

@@ -11,9 +11,17 @@ use weir_core::{
 };
 
 /// A filter that does nothing; that adds a header each way, in four languages; that matches the path against regular
-/// expressions compiled when it was configured.
-const GUESTS: &[&str] =
-    &["noop", "add_headers", "add_headers_cpp", "add_headers_as", "add_headers_go", "regexes"];
+/// expressions compiled when it was configured, and the same after they have matched something then: names of benches, guests
+/// and their configurations.
+const FILTERS: &[(&str, &str, &str)] = &[
+    ("noop", "noop", ""),
+    ("add_headers", "add_headers", ""),
+    ("add_headers_cpp", "add_headers_cpp", ""),
+    ("add_headers_as", "add_headers_as", ""),
+    ("add_headers_go", "add_headers_go", ""),
+    ("regexes", "regexes", ""),
+    ("regexes_warm", "regexes", "/\n/index.html?a=1&b=2\n/api/v1/users/12345"),
+];
 
 /// By guest, by the way instances are put back, and by how many of them take turns.
 fn requests(criterion: &mut Criterion) {
@@ -31,14 +39,14 @@ fn requests(criterion: &mut Criterion) {
         ("renew", Isolation::Stream, Tracking::Renew, sampled, 1),
     ];
     group.throughput(Throughput::Elements(1));
-    for guest in GUESTS {
+    for (filter, guest, configuration) in FILTERS {
         for (name, isolation, tracking, timing, in_turn) in ways {
-            let case = Case { isolation, tracking, timing, ..Case::new(Guest::Built(guest)) };
+            let case = Case { configuration, isolation, tracking, timing, ..Case::new(Guest::Built(guest)) };
             // Made when it is run first: those that are not asked for cost nothing.
             let bench = LazyCell::new(|| Bench::new(&case));
             // The requests of a batch are made outside what is measured; so many chains stay open between them.
             let mut open: VecDeque<Chain<Memory>> = VecDeque::new();
-            group.bench_function(format!("{guest}/{name}/{in_turn}"), |bencher| {
+            group.bench_function(format!("{filter}/{name}/{in_turn}"), |bencher| {
                 let bench = &*bench;
                 bencher.iter_batched_ref(
                     || bench.request(),
@@ -53,6 +61,37 @@ fn requests(criterion: &mut Criterion) {
                     BatchSize::NumIterations(16),
                 );
             });
+        }
+    }
+    group.finish();
+}
+
+/// Check-out, six callbacks and reset alone, without the chain that decides what follows from what they answer.
+fn instances(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("instance");
+    group.throughput(Throughput::Elements(1));
+    for guest in ["noop", "add_headers"] {
+        for (name, isolation) in [("shared", Isolation::None), ("protect", Isolation::Stream)] {
+            for in_turn in [1, 64] {
+                let case = Case { isolation, ..Case::new(Guest::Built(guest)) };
+                let bench = LazyCell::new(|| Bench::new(&case));
+                let mut out = VecDeque::new();
+                group.bench_function(format!("{guest}/{name}/{in_turn}"), |bencher| {
+                    let bench = &*bench;
+                    bencher.iter_batched_ref(
+                        || bench.request(),
+                        |request| {
+                            out.push_back(bench.check_out(request));
+                            if out.len() >= in_turn
+                                && let Some(first) = out.pop_front()
+                            {
+                                first.finish().expect("callbacks that get through");
+                            }
+                        },
+                        BatchSize::NumIterations(16),
+                    );
+                });
+            }
         }
     }
     group.finish();
@@ -204,5 +243,5 @@ fn headers20(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, check_out, chains, first_writes, growth, headers20);
+criterion_group!(benches, requests, instances, check_out, chains, first_writes, growth, headers20);
 criterion_main!(benches);

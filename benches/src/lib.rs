@@ -24,3 +24,7 @@ pub mod gate;
 mod worker;
 
 pub use worker::{Bench, Case, Guest, finish, zones};
+
+/// As in the module.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

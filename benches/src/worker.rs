@@ -7,12 +7,13 @@ use weir_core::{
     abi::types::LogLevel,
     chain::{Chain, Direction},
     engine::{Engine, Settings, Ticker, Tracking, cache::Cache},
+    failure::Policy,
     filter::{Filter, FilterSpec},
     metrics::{Options, Timing, recorder::Recorder},
     plan::{ChainId, Declared, Isolation, Plans, Plugin},
     shard::Shard,
     shared::{Shared, Zones, ZonesSpec},
-    testing::{Memory, Request, Worker},
+    testing::{Checkout, Memory, Request, Worker},
 };
 
 /// Where a filter's code comes from.
@@ -54,6 +55,8 @@ impl Guest<'_> {
 pub struct Case<'a> {
     /// The filters' code.
     pub guest: Guest<'a>,
+    /// What each is configured with.
+    pub configuration: &'a str,
     /// How many filters of it the chain has.
     pub filters: usize,
     /// Which requests share an instance.
@@ -74,6 +77,7 @@ impl<'a> Case<'a> {
     pub fn new(guest: Guest<'a>) -> Self {
         Self {
             guest,
+            configuration: "",
             filters: 1,
             isolation: Isolation::Stream,
             tracking: Tracking::Auto,
@@ -138,7 +142,7 @@ impl Bench {
         let plugin = || {
             Arc::new(Plugin {
                 filter: Arc::clone(&filter),
-                configuration: Vec::new(),
+                configuration: case.configuration.as_bytes().to_vec(),
                 root_id: String::new(),
                 isolation: case.isolation,
                 snapshot: true,
@@ -169,7 +173,20 @@ impl Bench {
 
     /// One request from its headers to its end.
     pub fn serve(&self, request: &Request) {
-        finish(&mut self.begin(request));
+        let mut place = None;
+        self.shard.begin_in(&mut place, Policy::default(), self.id, request);
+        if let Some(chain) = &mut place {
+            finish(chain);
+        }
+    }
+
+    /// Checks an instance of the first filter out for a request that has no chain.
+    ///
+    /// # Panics
+    /// When there is none, or it fails.
+    #[must_use]
+    pub fn check_out(&self, request: &Request) -> Checkout<'_> {
+        Checkout::begin(&self.shard, request).expect("an instance")
     }
 }
 

@@ -237,9 +237,10 @@ impl<S, P> Contexts<S, P> {
     }
 
     pub(crate) fn remove_stream(&mut self, id: ContextId) {
-        self.set_life(id, Life::Active);
-        if self.streams.remove(id.0, |stream| stream.host.is_none()) == Some(true) {
-            self.deferred -= 1;
+        let look = |stream: &StreamContext<S>| (stream.host.is_none(), stream.life == Life::Done);
+        if let Some((is_deferred, is_done)) = self.streams.remove(id.0, look) {
+            self.deferred -= usize::from(is_deferred);
+            self.completed = self.completed.saturating_sub(is_done.into());
         }
         if self.effective == id {
             self.effective = ContextId::NONE;

@@ -192,10 +192,16 @@ impl<H: Host> Instance<H> {
 
     /// Drops stream context `id` without a word to the guest; its calls are cancelled.
     pub(crate) fn forget_stream(&mut self, id: ContextId) {
-        self.end_calls_of(id);
-        let state = self.store.data_mut();
-        state.contexts.remove_stream(id);
-        state.recount();
+        self.forget_streams(id, 1);
+    }
+
+    /// The same of `count` stream contexts from `first` on.
+    fn forget_streams(&mut self, first: ContextId, count: usize) {
+        for id in (0..count).map(|at| first.after(at)) {
+            self.end_calls_of(id);
+            self.store.data_mut().contexts.remove_stream(id);
+        }
+        self.store.data_mut().recount();
     }
 
     /// Calls `callback` of root context number `root`, outside any request. `params` follow the context's number.
@@ -286,9 +292,6 @@ impl<H: Host> Instance<H> {
         self.enter_within(callback, context, params, self.limit)
     }
 
-    /// Not inlined: of all that a request runs, this is what it runs most often, and each copy would have to be fetched
-    /// into a processor's caches by itself.
-    #[inline(never)]
     fn enter_within(
         &mut self,
         callback: Callback,
@@ -299,27 +302,44 @@ impl<H: Host> Instance<H> {
         if self.failed {
             return Err(Failure::new(callback, Cause::Gone));
         }
-        let state = self.store.data_mut();
-        state.contexts.set_effective(context);
-        state.callback = callback;
-        state.asked = Asked::default();
-        let Some(func) = self.func(callback) else { return Ok(Returned::NOTHING) };
+        let Some(func) = self.func(callback) else {
+            self.store.data_mut().begin(context, callback);
+            return Ok(Returned::NOTHING);
+        };
         let timed = recorder::begin(self.store.data(), context, callback, self.ended, self.times_all);
+        let result = self.run(func, (context, callback), params, limit);
+        self.ended = timed.map(|timed| recorder::end(self.store.data(), callback, timed));
+        result.map_err(|error| Failure::new(callback, Cause::of(error)))
+    }
+
+    /// Runs a function of the guest, which is or begins with `callback` of `context`; for `limit` epochs at the most.
+    ///
+    /// Not inlined: of all that a request runs, this is what it runs most often, and each copy would have to be fetched
+    /// into a processor's caches by itself.
+    #[inline(never)]
+    fn run(
+        &mut self,
+        func: Func,
+        (context, callback): (ContextId, Callback),
+        params: Params,
+        limit: NonZeroU64,
+    ) -> wasmtime::Result<Returned> {
+        self.store.data_mut().begin(context, callback);
         self.store.set_epoch_deadline(limit.get());
         let _entered = self.pristine.as_ref().and_then(Pristine::enter);
         // A panic of ours in a hostcall leaves it so.
         self.failed = true;
         let result = func.call(&mut self.store, params);
         self.failed = result.is_err();
-        let state = self.store.data_mut();
         if self.failed {
-            state.explain();
+            series::look(&mut self.store);
+            self.store.data_mut().explain();
         }
-        self.ended = timed.map(|timed| recorder::end(state, callback, timed));
+        let state = self.store.data_mut();
         if !state.output.is_empty() {
             wasi::flush(state);
         }
-        result.map_err(|error| Failure::new(callback, Cause::of(error)))
+        result
     }
 
     /// The function of `callback` in this instance, looked for the first time it is wanted; `None` where the guest does

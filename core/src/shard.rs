@@ -207,6 +207,12 @@ impl<H: Host> Shard<H> {
         place.insert(Chain::new(Rc::clone(&self.inner), id, stream.clone(), policy)).create_contexts();
     }
 
+    /// Its instances, without the chains that use them.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn pool(&self) -> &Pool<H> {
+        &self.inner.pool
+    }
+
     /// Whether some filter of chain `id` exports `callback`.
     #[must_use]
     pub fn wants(&self, id: ChainId, callback: Callback) -> bool {

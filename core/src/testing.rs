@@ -8,10 +8,12 @@ use std::ops::Range;
 use crate::host::Host;
 
 pub mod calls;
+mod checkout;
 mod crypto;
 mod request;
 mod worker;
 
+pub use checkout::Checkout;
 pub use request::{Pair, Parts, Request, Sent};
 pub use worker::{Logged, NOW_NS, Worker};
 

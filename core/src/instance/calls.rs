@@ -179,7 +179,15 @@ impl<H: Host> Instance<H> {
     }
 
     /// Cancels what context `id`, which ends, waits for; what it has asked for at its end goes on.
+    #[inline]
     pub(super) fn end_calls_of(&mut self, id: ContextId) {
+        if self.has_calls() {
+            self.end_some_calls_of(id);
+        }
+    }
+
+    #[cold]
+    fn end_some_calls_of(&mut self, id: ContextId) {
         let state = self.store.data_mut();
         let waited = state.contexts.stream(id).is_some_and(|stream| stream.waited);
         let mut calls = state.contexts.take_calls(id);

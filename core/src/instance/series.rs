@@ -3,19 +3,17 @@
 //! What is the effective context, and which callback runs, the guest notes as it goes along; the host looks when it is
 //! asked for something, when a callback has taken too long, and when one has failed.
 //!
-//! A single context is created and ended callback by callback: that is what other callbacks of the request have brought
-//! into the processor's caches, and it takes no longer.
+//! A single context is created by its callback itself, which is one entry as well.
 
 use wasmtime::{AsContextMut, Caller, Global, StoreContextMut, UpdateDeadline, Val};
 
-use super::{Asked, Instance, Params, Returned, State, func::Func};
+use super::{Instance, Params, Returned, State, func::Func};
 use crate::{
     context::{ContextId, ContextsOf, Life},
     failure::{Cause, Failure},
     filter::{Callback, series::Place},
     host::Host,
     metrics::recorder::{self, Sampling},
-    pool::pristine::Pristine,
     wasi,
 };
 
@@ -145,9 +143,7 @@ impl<H: Host> Instance<H> {
         lasting: bool,
     ) -> (usize, Result<(), Failure>) {
         let mut sampling = Sampling::Each;
-        if count > 1
-            && let Some(series) = self.series()
-        {
+        if let Some(series) = self.series() {
             let state = self.store.data();
             let roots = (0..count).filter_map(|at| state.contexts.root_of(first.after(at)));
             sampling = recorder::sampling(state, roots, &series.ends);
@@ -196,13 +192,11 @@ impl<H: Host> Instance<H> {
 
     /// `count` contexts from `first` on have ended.
     fn forget_ended(&mut self, series: Series, first: ContextId, count: usize, counts: bool) {
-        for id in (0..count).map(|at| first.after(at)) {
-            if counts {
-                let state = self.store.data();
-                recorder::passed(state, id, series.ends.iter().flatten());
-            }
-            self.forget_stream(id);
+        if counts {
+            let state = self.store.data();
+            (0..count).for_each(|at| recorder::passed(state, first.after(at), series.ends.iter().flatten()));
         }
+        self.forget_streams(first, count);
     }
 
     /// So many have, and the next one got as far as that callback.
@@ -234,30 +228,12 @@ impl<H: Host> Instance<H> {
         }
         let granted = begins.raw();
         let state = self.store.data_mut();
-        state.contexts.set_effective(context);
         state.contexts.set_life(context, life(callback));
-        state.callback = callback;
-        state.asked = Asked::default();
         state.series =
             Some(Running { place: series.place, seen: granted, granted, grants: count * ENDS.len() });
         self.ended = None;
-        self.store.set_epoch_deadline(self.limit.get());
-        let _entered = self.pristine.as_ref().and_then(Pristine::enter);
-        // A panic of ours in a hostcall leaves it so.
-        self.failed = true;
-        let result = func.call(&mut self.store, params);
-        self.failed = result.is_err();
-        if self.failed {
-            look(&mut self.store);
-        }
-        let state = self.store.data_mut();
-        let seen = state.series.take().and_then(|series| Place::of(series.seen));
-        if self.failed {
-            state.explain();
-        }
-        if !state.output.is_empty() {
-            wasi::flush(state);
-        }
+        let result = self.run(func, (context, callback), params, self.limit);
+        let seen = self.store.data_mut().series.take().and_then(|series| Place::of(series.seen));
         result.map_err(|error| {
             let Place { context: at, callback } = seen.unwrap_or(begins);
             (ContextId::from_raw(at.cast_signed()), callback, Failure::in_series(callback, Cause::of(error)))
@@ -307,7 +283,7 @@ pub(crate) fn follow<H: Host>(caller: &mut Caller<'_, State<H>>) {
 }
 
 /// Looks what of the series runs, if one does: its context becomes the effective one, if it has begun since.
-fn look<H: Host>(mut store: impl AsContextMut<Data = State<H>>) {
+pub(super) fn look<H: Host>(mut store: impl AsContextMut<Data = State<H>>) {
     let mut store = store.as_context_mut();
     let Some(raw) = running(&mut store) else { return };
     let state = store.data_mut();
@@ -319,10 +295,8 @@ fn look<H: Host>(mut store: impl AsContextMut<Data = State<H>>) {
         wasi::flush(state);
     }
     let context = ContextId::from_raw(context.cast_signed());
-    state.contexts.set_effective(context);
+    state.begin(context, callback);
     state.contexts.set_life(context, life(callback));
-    state.callback = callback;
-    state.asked = Asked::default();
 }
 
 /// What of a series runs, as the guest has noted it.

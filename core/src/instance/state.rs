@@ -163,10 +163,20 @@ impl<H: Host> State<H> {
         }
     }
 
+    /// A callback of `context` begins, which has asked for nothing yet.
+    #[inline]
+    pub(super) fn begin(&mut self, context: ContextId, callback: Callback) {
+        self.contexts.set_effective(context);
+        self.callback = callback;
+        self.asked = Asked::default();
+    }
+
     /// Makes it what it was when the instance began, but for its root contexts. Calls are cancelled.
     pub(super) fn reset(&mut self) {
-        let calls = self.contexts.take_all_calls();
-        self.end_calls(calls);
+        if self.contexts.calls() > 0 {
+            let calls = self.contexts.take_all_calls();
+            self.end_calls(calls);
+        }
         self.contexts.reset();
         self.recount();
         self.allocating = false;

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     cell::{RefCell, RefMut},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Range,
     rc::Rc,
 };
@@ -43,7 +43,7 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Default)]
 pub struct Parts {
     /// The maps that exist, pseudo-headers first.
-    pub maps: HashMap<MapType, Vec<Pair>>,
+    pub maps: BTreeMap<MapType, Vec<Pair>>,
     /// The buffers that exist, in the pieces they have.
     pub buffers: HashMap<BufferType, Vec<Vec<u8>>>,
     /// Attributes that have a value.

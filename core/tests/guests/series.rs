@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// How many filters there are.
+/// How many filters there are, where it is not one.
 const FILTERS: i32 = 3;
 
 /// The callbacks that are called in a row.
@@ -77,19 +77,20 @@ fn acts() -> impl Strategy<Value = Vec<(usize, i32, Act)>> {
     prop::collection::vec((0..CALLBACKS.len(), 0..FILTERS, act), 0..16)
 }
 
-fn guest(acts: &[(usize, i32, Act)]) -> Guest {
+/// The guest of so many filters.
+fn guest(acts: &[(usize, i32, Act)], count: i32) -> Guest {
     // Memory that is written: a property's name, the bytes of a line without an end.
     let guest = Guest::new().data(700, "p").data(800, [0x30, 3, 0, 0, 2, 0, 0, 0]).data(0x330, "wr");
     acts.iter().fold(guest, |guest, (callback, filter, act)| {
         let callback = CALLBACKS[*callback];
         // The stream contexts of the first request: those of roots have the numbers before them.
-        guest.on(callback, [for_context(FILTERS + 1 + filter, act.steps(callback))])
+        guest.on(callback, [for_context(count + 1 + filter % count, act.steps(callback))])
     })
 }
 
-fn filters(guest: &Guest, isolation: Isolation) -> Bench {
+fn filters(guest: &Guest, count: i32, isolation: Isolation) -> Bench {
     let filter = guest.load();
-    Bench::new((0..FILTERS).map(|_| plugin(&filter, "", isolation)).collect())
+    Bench::new((0..count).map(|_| plugin(&filter, "", isolation)).collect())
 }
 
 /// What two requests have come to: the log, verdicts, what became of the requests.
@@ -118,12 +119,14 @@ proptest! {
     /// Where each callback is timed, each is entered by itself; where none is, they are called in a row.
     #[test]
     fn callbacks_in_a_row_do_what_single_ones_do(acts in acts()) {
-        let guest = guest(&acts);
-        for isolation in [Isolation::Stream, Isolation::None] {
-            let single = filters(&guest, isolation)
-                .metrics(Options { callbacks: Timing::All, ..Options::default() });
-            let row = filters(&guest, isolation);
-            prop_assert_eq!(outcome(&single), outcome(&row));
+        for count in [1, FILTERS] {
+            let guest = guest(&acts, count);
+            for isolation in [Isolation::Stream, Isolation::None] {
+                let single = filters(&guest, count, isolation)
+                    .metrics(Options { callbacks: Timing::All, ..Options::default() });
+                let row = filters(&guest, count, isolation);
+                prop_assert_eq!(outcome(&single), outcome(&row), "{} filters", count);
+            }
         }
     }
 }
@@ -133,7 +136,7 @@ proptest! {
 #[test]
 fn callbacks_in_a_row_are_counted() {
     let counts = |guest: Guest, isolation| {
-        let bench = filters(&guest, isolation).metrics(Options::default());
+        let bench = filters(&guest, FILTERS, isolation).metrics(Options::default());
         for _ in 0..1000 {
             bench.begin(&bench.request()).finish();
         }
@@ -161,7 +164,7 @@ fn a_failure_in_a_row_is_that_of_one_callback_and_one_filter() {
         [(Callback::ContextCreate, "proxy_on_context_create"), (Callback::Log, "proxy_on_log")]
     {
         let guest = Guest::tracer().on(callback, [for_context(third, [wat("unreachable")])]);
-        let bench = filters(&guest, Isolation::Stream);
+        let bench = filters(&guest, FILTERS, Isolation::Stream);
         bench.rehearse().expect("accepted");
         bench.log();
         let mut chain = bench.begin(&bench.request());

@@ -1,5 +1,8 @@
 //! Matches each request's path against regular expressions that were compiled when the filter was configured, as
 //! firewalls do. A request that one of them matches is answered with 403.
+//!
+//! Each line of its configuration is matched once when it is configured: what matching fills a cache with is in the image
+//! then.
 
 use std::rc::Rc;
 
@@ -32,10 +35,12 @@ impl Context for Root {}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
-        match RegexSet::new(PATTERNS) {
-            Ok(patterns) => self.patterns = Rc::new(patterns),
-            Err(_) => return false,
+        let Ok(patterns) = RegexSet::new(PATTERNS) else { return false };
+        let configuration = self.get_plugin_configuration().unwrap_or_default();
+        for path in String::from_utf8_lossy(&configuration).lines() {
+            patterns.is_match(path);
         }
+        self.patterns = Rc::new(patterns);
         true
     }
 
