@@ -108,6 +108,14 @@ mod tests {
             prop_assert_eq!(&page, &original);
             prop_assert_eq!(put_back_anywhere(&mut other, &original, filled), differs);
             prop_assert_eq!(&other, &original);
+            // A processor that has the widest registers does not come by these otherwise.
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                other.iter_mut().zip(&written[..]).for_each(|(byte, written)| *byte ^= written);
+                // SAFETY: this processor has AVX2.
+                prop_assert_eq!(unsafe { super::put_back_wide(&mut other, &original, filled) }, differs);
+                prop_assert_eq!(&other, &original);
+            }
         }
     }
 
