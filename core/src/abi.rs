@@ -101,35 +101,30 @@ const WASI: &str = "wasi_snapshot_preview1";
 /// The name it had before; modules built then still import from it.
 const WASI_UNSTABLE: &str = "wasi_unstable";
 
-/// Rows of the table: `full`, `void` and `wasi` rows name the function that does the work.
+/// Rows of the table: they name the function that does the work. `acts` rows are of what may change what the next filter is told,
+/// or whether it is called ([`instance::interrupt`]); `full` and `void` ones of what does not.
 macro_rules! rows {
     ($rows:ident; $($kind:ident $versions:ident $name:ident ($($arg:ident: $ty:ident),*) $does:tt $(. $more:ident)* $note:literal;)+) => {
         $($rows.push(rows!(@$kind $versions $name ($($arg: $ty),*) $does $(. $more)* $note));)+
     };
-    (@full $versions:ident $name:ident ($($arg:ident: $ty:ident),*) $room:ident . $does:ident $note:literal) => {
+    (@full $($row:tt)+) => { rows!(@env follow true $($row)+) };
+    (@void $($row:tt)+) => { rows!(@env follow false $($row)+) };
+    (@acts $($row:tt)+) => { rows!(@env interrupt true $($row)+) };
+    (@acts_void $($row:tt)+) => { rows!(@env interrupt false $($row)+) };
+    (@env $look:ident $returns:tt $versions:ident $name:ident ($($arg:ident: $ty:ident),*) $room:ident . $does:ident $note:literal) => {
         Entry::<H> {
-            module: ENV, name: stringify!($name), params: &[$(stringify!($ty)),*], returns: true,
+            module: ENV, name: stringify!($name), params: &[$(stringify!($ty)),*], returns: $returns,
             versions: Versions::$versions, support: Support::Full, note: $note,
             link: |linker, module, name| {
                 linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
-                    instance::follow(&mut caller);
-                    answer($room::$does(&mut caller, $($arg),*))
+                    instance::$look(&mut caller);
+                    rows!(@answer $returns answer($room::$does(&mut caller, $($arg),*)))
                 }).map(|_| ())
             },
         }
     };
-    (@void $versions:ident $name:ident ($($arg:ident: $ty:ident),*) $room:ident . $does:ident $note:literal) => {
-        Entry::<H> {
-            module: ENV, name: stringify!($name), params: &[$(stringify!($ty)),*], returns: false,
-            versions: Versions::$versions, support: Support::Full, note: $note,
-            link: |linker, module, name| {
-                linker.func_wrap(module, name, |mut caller: Caller<'_, State<H>>, $($arg: $ty),*| {
-                    instance::follow(&mut caller);
-                    answer($room::$does(&mut caller, $($arg),*)).map(|_| ())
-                }).map(|_| ())
-            },
-        }
-    };
+    (@answer true $answer:expr) => { $answer };
+    (@answer false $answer:expr) => { $answer.map(|_| ()) };
     (@wasi $support:ident $name:ident ($($arg:ident: $ty:ident),*) $does:ident $note:literal) => {
         Entry::<H> {
             module: WASI, name: stringify!($name), params: &[$(stringify!($ty)),*], returns: true,
@@ -165,8 +160,8 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
         full Since021 proxy_get_log_level(return_level: i32) log.get_log_level "";
         full All proxy_get_current_time_nanoseconds(return_time: i32) clock.get_current_time "";
         full All proxy_set_tick_period_milliseconds(period: i32) timers.set_tick_period "0 ends the ticks";
-        full All proxy_set_effective_context(context: i32) lifecycle.set_effective_context "";
-        full All proxy_done() lifecycle.done "";
+        acts All proxy_set_effective_context(context: i32) lifecycle.set_effective_context "";
+        acts All proxy_done() lifecycle.done "";
         full Only010 proxy_get_configuration(return_data: i32, return_size: i32) lifecycle.get_configuration "";
         full All proxy_get_buffer_bytes(buffer: i32, start: i32, max_size: i32, return_data: i32, return_size: i32)
             buffers.get_buffer_bytes
@@ -174,33 +169,33 @@ pub fn table<H: Host>() -> Vec<Entry<H>> {
              a body is there in each callback";
         full All proxy_get_buffer_status(buffer: i32, return_size: i32, return_unused: i32)
             buffers.get_buffer_status "as proxy_get_buffer_bytes";
-        full All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)
+        acts All proxy_set_buffer_bytes(buffer: i32, start: i32, size: i32, data: i32, data_size: i32)
             buffers.set_buffer_bytes "bodies";
         full All proxy_get_header_map_size(map: i32, return_size: i32) maps.get_size
             "headers and trailers; a map that does not exist in a phase is empty";
         full All proxy_get_header_map_pairs(map: i32, return_data: i32, return_size: i32) maps.get_pairs
             "as proxy_get_header_map_size";
-        full All proxy_set_header_map_pairs(map: i32, data: i32, size: i32) maps.set_pairs
+        acts All proxy_set_header_map_pairs(map: i32, data: i32, size: i32) maps.set_pairs
             "headers and trailers that have not been sent";
         full All proxy_get_header_map_value(map: i32, key: i32, key_size: i32, return_data: i32, return_size: i32)
             maps.get_value "as proxy_get_header_map_size";
-        full All proxy_add_header_map_value(map: i32, key: i32, key_size: i32, value: i32, value_size: i32)
+        acts All proxy_add_header_map_value(map: i32, key: i32, key_size: i32, value: i32, value_size: i32)
             maps.add "as proxy_set_header_map_pairs";
-        full All proxy_replace_header_map_value(map: i32, key: i32, key_size: i32, value: i32, value_size: i32)
+        acts All proxy_replace_header_map_value(map: i32, key: i32, key_size: i32, value: i32, value_size: i32)
             maps.replace "as proxy_set_header_map_pairs";
-        full All proxy_remove_header_map_value(map: i32, key: i32, key_size: i32)
+        acts All proxy_remove_header_map_value(map: i32, key: i32, key_size: i32)
             maps.remove "as proxy_set_header_map_pairs";
-        full Since020 proxy_continue_stream(stream: i32) stream.continue_stream "";
-        full Since020 proxy_close_stream(stream: i32) stream.close_stream "";
-        full Only010 proxy_continue_request() stream.continue_request "";
-        void Only010 proxy_continue_request() stream.continue_request "as the specification's text has it";
-        full Only010 proxy_continue_response() stream.continue_response "";
-        void Only010 proxy_continue_response() stream.continue_response "as the specification's text has it";
+        acts Since020 proxy_continue_stream(stream: i32) stream.continue_stream "";
+        acts Since020 proxy_close_stream(stream: i32) stream.close_stream "";
+        acts Only010 proxy_continue_request() stream.continue_request "";
+        acts_void Only010 proxy_continue_request() stream.continue_request "as the specification's text has it";
+        acts Only010 proxy_continue_response() stream.continue_response "";
+        acts_void Only010 proxy_continue_response() stream.continue_response "as the specification's text has it";
         full Only010 proxy_clear_route_cache() stream.clear_route_cache
             "accepted in every version; a location that was chosen stays chosen";
         full All proxy_get_status(return_code: i32, return_data: i32, return_size: i32) calls.get_status
             "in `on_grpc_close`, and in `on_http_call_response` of a call that failed (11 and the word); else 0";
-        full All proxy_send_local_response(status: i32, details: i32, details_size: i32, body: i32, body_size: i32,
+        acts All proxy_send_local_response(status: i32, details: i32, details_size: i32, body: i32, body_size: i32,
             headers: i32, headers_size: i32, grpc_status: i32) stream.send_local_response "";
         full All proxy_http_call(upstream: i32, upstream_size: i32, headers: i32, headers_size: i32, body: i32,
             body_size: i32, trailers: i32, trailers_size: i32, timeout: i32, return_call: i32) http_call.http_call

@@ -58,6 +58,9 @@ pub(crate) struct Step {
     /// Index of its lease; [`NO_LEASE`] while there is none.
     lease: usize,
     context: ContextId,
+    /// How many filters right before it, and right after it, have contexts of the same instance whose ids lead up to its own and
+    /// follow it.
+    neighbours: (u16, u16),
     /// Has failed, or could not be begun.
     failed: bool,
     /// Whether it runs decides if its suspension is over.
@@ -79,6 +82,7 @@ impl Step {
         Self {
             lease: NO_LEASE,
             context: ContextId::NONE,
+            neighbours: (0, 0),
             failed: false,
             trial: false,
             passed_by: false,
@@ -110,6 +114,8 @@ pub struct Chain<H: Host> {
     policy: Policy,
     /// A filter failed, and so does the request. Seldom there, and elsewhere: a chain is moved while it is made.
     refusal: Option<Box<Refusal>>,
+    /// Some filter is left out, or has held a part of a body.
+    is_irregular: bool,
     /// When the last callback ended, while nothing but another one comes next.
     ended: Option<Moment>,
     finished: bool,
@@ -128,6 +134,7 @@ impl<H: Host> Chain<H> {
             flows: [Flow::NEW; 2],
             policy,
             refusal: None,
+            is_irregular: false,
             ended: None,
             finished: false,
         }
@@ -189,11 +196,14 @@ impl<H: Host> Chain<H> {
         })?;
         let Created { first, count, failure } = created;
         let all = (0..count).map(|at| first.after(at)).chain(failure.as_ref().map(|_| ContextId::NONE));
+        let last = u16::try_from(count.saturating_sub(1)).unwrap_or_default();
         for (number, context) in all.enumerate() {
             if number > 0 {
                 self.steps.push(Step { lease, trial, ..Step::new() });
             }
+            let before = u16::try_from(number).unwrap_or_default().min(last);
             self.steps[at + number].context = context;
+            self.steps[at + number].neighbours = (before, last - before);
         }
         match failure {
             Some(failure) => {

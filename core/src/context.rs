@@ -39,6 +39,11 @@ impl ContextId {
         Self(self.0.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX)))
     }
 
+    /// The one whose number is less by `count`.
+    pub(crate) fn before(self, count: usize) -> Self {
+        Self(self.0.wrapping_sub(u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
     /// By how much the number of `later` is greater.
     pub(crate) fn distance(self, later: Self) -> usize {
         usize::try_from(later.0.wrapping_sub(self.0)).unwrap_or(usize::MAX)

@@ -17,7 +17,7 @@ use wasmtime::Store;
 use crate::{
     context::{ContextId, ContextsOf, Life},
     failure::{Cause, Failure},
-    filter::Callback,
+    filter::{Callback, series::RELAYED},
     host::{Host, RootHost},
     metrics::recorder::{self, Moment},
     pool::{pristine::Pristine, stats::Dropped},
@@ -30,12 +30,13 @@ mod calls;
 mod ending;
 mod func;
 mod make;
+pub(crate) mod relay;
 mod series;
 mod state;
 
 pub(crate) use func::Returned;
 use func::{Func, Slot};
-pub(crate) use series::{Created, follow};
+pub(crate) use series::{Created, follow, interrupt};
 pub use state::State;
 pub(crate) use state::{Asked, Home, Place};
 
@@ -59,6 +60,12 @@ pub struct Instance<H: Host> {
     ended: Option<Moment>,
     /// Each callback is timed, if any are.
     times_all: bool,
+    /// So many callbacks of that kind, which might have been relayed to together, are timed instead.
+    timed_alone: Option<(Callback, usize)>,
+    /// For each callback that can be relayed to: that does not pay, so it is not tried so many times.
+    alone: [u8; RELAYED.len()],
+    /// How often the host has looked what of the last series ran.
+    looks: usize,
     funcs: [Slot; Callback::ALL.len()],
     /// Functions that call several callbacks.
     series: series::Slot,

@@ -9,37 +9,44 @@ use crate::{
     context::ContextId,
     filter::Callback,
     host::{Buffers, Host, StreamHost},
-    instance::{Asked, Instance, Params, Returned},
+    instance::{Asked, Instance, Returned, relay::Row},
     metrics::recorder::{self, Event},
 };
 
 impl<H: Host> Chain<H> {
-    /// Calls `callback` of filter number `at`, with its context as the first parameter.
+    /// Calls `callback` of filter number `at`, with its context as the first parameter; and of those that follow it in `row`,
+    /// while they do nothing but let pass what came. Answers how many were called, one at least, and the last one's verdict.
     ///
     /// Not inlined, as entering the instance is not: each copy would have to be fetched into a processor's caches by itself.
     #[inline(never)]
-    pub(super) fn call(&mut self, at: usize, callback: Callback, params: Params) -> Verdict {
-        let Some(step) = self.steps.get(at) else { return Verdict::Continue };
+    pub(super) fn call(
+        &mut self,
+        at: usize,
+        callback: Callback,
+        row: Row,
+        params: [i32; 2],
+    ) -> (usize, Verdict) {
+        let Some(step) = self.steps.get(at) else { return (1, Verdict::Continue) };
         let response = matches!(
             callback,
             Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers
         );
         if step.failed || (step.passed_by && response) {
-            return Verdict::Continue;
+            return (1, Verdict::Continue);
         }
         let (context, lease_at) = (step.context, step.lease);
         let doomed = self.refusal.is_some();
         let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
-            return Verdict::Continue;
+            return (1, Verdict::Continue);
         };
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (Ok(Returned::NOTHING), Asked::default(), false);
+                return (1, Ok(Returned::NOTHING), Asked::default(), false);
             }
-            let [_, a, b, c, d] = params;
+            let [a, b] = params;
             instance.follow(self.ended);
-            let mut returned = instance.enter_next(callback, context, [context.raw(), a, b, c, d]);
+            let (ran, mut returned) = instance.enter_row(callback, context, row, [context.raw(), a, b, 0, 0]);
             self.ended = instance.ended();
             let asked = instance.asked();
             if returned.is_ok()
@@ -47,14 +54,15 @@ impl<H: Host> Chain<H> {
             {
                 returned = Err(failure);
             }
-            (returned, asked, instance.has_asked_queues())
+            (ran, returned, asked, instance.has_asked_queues())
         });
-        let (returned, asked, has_queues) =
-            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), false));
+        let (ran, returned, asked, has_queues) =
+            called.unwrap_or_else(|failure| (1, Err(failure), Asked::default(), false));
+        let (at, context) = if ran > 1 { self.pass_row(at, callback, row, ran - 1) } else { (at, context) };
         if has_queues {
             self.hand_queues_over(at, lease_at, callback);
         }
-        match returned {
+        let verdict = match returned {
             Err(failure) => {
                 if self.is_ours(lease_at, asked.local_response) {
                     self.stream.withdraw_local_response();
@@ -85,7 +93,21 @@ impl<H: Host> Chain<H> {
                 }
                 verdict
             }
+        };
+        (ran, verdict)
+    }
+
+    /// `count` filters from number `at` on have let pass what came, and the callback of the next one has run, too: its number,
+    /// and its context.
+    fn pass_row(&mut self, at: usize, callback: Callback, row: Row, count: usize) -> (usize, ContextId) {
+        for direction in [Direction::Request, Direction::Response] {
+            let (headers, ..) = direction.callbacks();
+            if callback == headers {
+                (0..count).for_each(|_| self.flow_mut(direction).show_headers());
+            }
         }
+        let at = if row.backwards { at.saturating_sub(count) } else { at + count };
+        (at, self.steps.get(at).map_or(ContextId::NONE, |step| step.context))
     }
 
     /// Filter number `at` has asked in its `callback` for what it holds to go on. Where it holds nothing that is not for
@@ -184,6 +206,7 @@ impl<H: Host> Chain<H> {
 
     /// A local response is on its way: it does not go through the filters that have seen the response it replaces.
     pub(super) fn pass_by(&mut self) {
+        self.is_irregular = true;
         let seen = self.flow(Direction::Response).headers_seen();
         let count = self.steps.len();
         for (index, step) in self.steps.iter_mut().enumerate() {

@@ -40,6 +40,7 @@ impl<H: Host> Chain<H> {
         let Some(step) = self.steps.get(at) else { return };
         let (lease, trial) = (step.lease, step.trial);
         let lost = self.leases.get(lease).is_some_and(Lease::has_failed);
+        self.is_irregular = true;
         for (index, step) in self.steps.iter_mut().enumerate() {
             step.failed |= index == at || (lost && step.lease == lease);
         }
@@ -154,6 +155,7 @@ impl<H: Host> Chain<H> {
     /// A fault of ours has ended a call of this chain's: no filter is called any more, and the verdict is what the
     /// policy makes of a failure. The proxy has logged what happened.
     pub fn abandon(&mut self) -> Verdict {
+        self.is_irregular = true;
         for step in &mut self.steps {
             step.failed = true;
         }

@@ -7,15 +7,17 @@ use super::{
 use crate::{
     filter::Callback,
     host::{Bodies, Buffers, Hold, Host},
+    instance::relay::Row,
 };
 
 impl<H: Host> Chain<H> {
     pub(super) fn run_headers(&mut self, direction: Direction) -> Verdict {
+        let mut in_rows = true;
         while self.flow(direction).headers_seen() < self.steps.len() {
             if let (Direction::Request, Some(status)) = (direction, self.refused()) {
                 return Verdict::Failed { status };
             }
-            match self.next_headers(direction) {
+            match self.next_headers(direction, &mut in_rows) {
                 Verdict::Continue => {}
                 verdict => return verdict,
             }
@@ -30,8 +32,9 @@ impl<H: Host> Chain<H> {
         }
     }
 
-    /// Shows the headers to the next filter that has not seen them.
-    fn next_headers(&mut self, direction: Direction) -> Verdict {
+    /// Shows the headers to the next filter that has not seen them; `in_rows` to those after it as well, and it is set to
+    /// false where one of these has to be called by itself.
+    fn next_headers(&mut self, direction: Direction, in_rows: &mut bool) -> Verdict {
         let flow = self.flow_mut(direction);
         let (order, end) = (flow.headers_seen(), flow.headers_only);
         flow.show_headers();
@@ -40,8 +43,10 @@ impl<H: Host> Chain<H> {
             return Verdict::Continue;
         }
         let count = self.count(direction.maps().0);
-        let verdict =
-            self.call(direction.turn(order, self.steps.len()), callback, [0, count, i32::from(end), 0, 0]);
+        let at = direction.turn(order, self.steps.len());
+        let row = if *in_rows { self.row_at(direction, at) } else { Row::ONE };
+        let (ran, verdict) = self.call(at, callback, row, [count, i32::from(end)]);
+        *in_rows &= ran == row.count;
         if verdict == Verdict::Pause {
             self.flow_mut(direction).headers_held = true;
         }
@@ -52,20 +57,27 @@ impl<H: Host> Chain<H> {
     pub(super) fn run_body(&mut self, direction: Direction, from: usize, end: bool) -> Verdict {
         let mut end = end;
         let (_, callback, _) = direction.callbacks();
-        for order in from..self.steps.len() {
+        let (mut order, mut in_rows) = (from, true);
+        while order < self.steps.len() {
             if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by a body.
-                match self.next_headers(direction) {
+                match self.next_headers(direction, &mut false) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
             }
-            let at = direction.turn(order, self.steps.len());
+            let mut at = direction.turn(order, self.steps.len());
             end |= self.recall(direction, at).unwrap_or_default();
             let size = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
             let mut verdict = if (size > 0 || end) && self.exports(at, callback) {
                 let size = i32::try_from(size).unwrap_or(i32::MAX);
-                self.call(at, callback, [0, size, i32::from(end), 0, 0])
+                let passed = in_rows && self.headers_passed(direction);
+                let row = if passed { self.row_at(direction, at) } else { Row::ONE };
+                let (ran, verdict) = self.call(at, callback, row, [size, i32::from(end)]);
+                in_rows &= ran == row.count;
+                order += ran - 1;
+                at = direction.turn(order, self.steps.len());
+                verdict
             } else if self.holds_headers(direction, order) {
                 // It has not been asked: what it has not seen cannot let go the headers that it holds.
                 Verdict::Pause
@@ -75,6 +87,7 @@ impl<H: Host> Chain<H> {
             if verdict == Verdict::Pause {
                 match self.stream.hold(direction.stream(), at) {
                     Hold::Kept => {
+                        self.is_irregular = true;
                         if let Some(step) = self.steps.get_mut(at) {
                             step.held[direction as usize] = Held { body: true, end };
                         }
@@ -90,6 +103,7 @@ impl<H: Host> Chain<H> {
                 return verdict;
             }
             self.release_headers(direction, order);
+            order += 1;
         }
         self.flow_mut(direction).ended = end;
         Verdict::Continue
@@ -111,7 +125,7 @@ impl<H: Host> Chain<H> {
             let order = self.flow(direction).trailers_seen();
             if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by the trailers.
-                match self.next_headers(direction) {
+                match self.next_headers(direction, &mut false) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
@@ -120,7 +134,7 @@ impl<H: Host> Chain<H> {
             let at = direction.turn(order, self.steps.len());
             let verdict = if self.exports(at, callback) {
                 let count = self.count(direction.maps().1);
-                self.call(at, callback, [0, count, 0, 0, 0])
+                self.call(at, callback, Row::ONE, [count, 0]).1
             } else if self.holds_headers(direction, order) && !self.exports(at, body) {
                 // As with bodies: it cannot let go the headers by what it does not see.
                 Verdict::Pause
@@ -145,6 +159,22 @@ impl<H: Host> Chain<H> {
             }
         }
         Verdict::Continue
+    }
+
+    /// The filters from number `at` on, in the direction's order, which may be called in one entry: their contexts were created in
+    /// one, and none of the request's is left out or holds a part of a body.
+    #[inline]
+    fn row_at(&self, direction: Direction, at: usize) -> Row {
+        match self.steps.get(at) {
+            Some(step) if !self.is_irregular => {
+                let (before, after) = step.neighbours;
+                match direction {
+                    Direction::Request => Row { count: 1 + usize::from(after), backwards: false },
+                    Direction::Response => Row { count: 1 + usize::from(before), backwards: true },
+                }
+            }
+            _ => Row::ONE,
+        }
     }
 
     /// Whether filter `at` exports `callback`.

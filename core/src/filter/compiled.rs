@@ -114,6 +114,8 @@ fn make(
     }
     let failed = |error| LoadError::Compile { path: path.to_owned(), error };
     let start = Instant::now();
+    // Before anything is added: what refers to nothing of its own might refer to that.
+    Module::validate(engine.wasmtime(), wasm).map_err(failed)?;
     let instrumented = instrument::instrument(wasm);
     let module = Module::from_binary(engine.wasmtime(), &instrumented.wasm).map_err(failed)?;
     say(LogLevel::Info, format!("module compiled in {} ms", start.elapsed().as_millis()));

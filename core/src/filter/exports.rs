@@ -24,8 +24,14 @@ pub(crate) struct Exports {
 pub(crate) struct Series {
     pub(crate) create: Export,
     pub(crate) end: Export,
+    /// Those that relay headers and bodies, in the order of [`series::RELAYED`].
+    pub(crate) relays: [Export; 4],
     /// What of them runs.
     pub(crate) place: ModuleExport,
+    /// Whether the callback that is relayed to is to be the last one.
+    pub(crate) breaks: ModuleExport,
+    /// What that has answered.
+    pub(crate) action: ModuleExport,
 }
 
 impl Exports {
@@ -79,10 +85,15 @@ fn resolve_series(module: &Module) -> Option<Series> {
         let fits = has_shape(&found, params, returns);
         module.get_export_index(name).filter(|_| fits).map(|index| Export { index, returns })
     };
+    let [request_headers, request_body, response_headers, response_body] =
+        series::RELAYS.map(|name| function(name, 5, true));
     Some(Series {
         create: function(series::CREATE, 3, false)?,
         end: function(series::END, 2, true)?,
+        relays: [request_headers?, request_body?, response_headers?, response_body?],
         place: module.get_export_index(series::PLACE)?,
+        breaks: module.get_export_index(series::BREAK)?,
+        action: module.get_export_index(series::ACTION)?,
     })
 }
 

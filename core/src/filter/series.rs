@@ -1,12 +1,17 @@
 //! Functions that are added to a module: each calls several callbacks of the guest in a row, so that it is entered once.
 //!
-//! Entering a guest takes longer than most callbacks that begin or end a context do, and these need nothing from the
-//! proxy in between. What is called is noted in a global, where the host looks when the guest asks it for something.
+//! Entering a guest takes longer than most callbacks do. Those that begin or end a context need nothing from the proxy in
+//! between, and headers and bodies that a filter lets pass as they are need nothing either. What is called is noted in a global,
+//! where the host looks when the guest asks it for something.
 //!
 //! ```text
 //!  create(context, root, count)      on_context_create(context, root), (context + 1, root + 1), …
 //!  end(context, count) -> ended      on_done(context), on_log(context), on_delete(context), then those of context + 1, …
 //!                                    until an on_done answers false: so many have ended
+//!  relay(context, step, count, a, b) -> ran
+//!                                    on_request_headers(context, a, b), (context + step, a, b), … until one answers anything
+//!                                    but 0, or the host has set BREAK meanwhile: so many have run; -ran, and the answer in
+//!                                    ACTION, where the last one has not answered 0. One such function for each of RELAYED
 //! ```
 
 use wasm_encoder::{
@@ -23,17 +28,43 @@ pub(super) const CREATE: &str = "weir\0create";
 /// Name that the function which ends contexts is exported under.
 pub(super) const END: &str = "weir\0end";
 
+/// The callbacks that headers and bodies are relayed by, in the order of [`RELAYS`].
+pub(crate) const RELAYED: [Callback; 4] =
+    [Callback::RequestHeaders, Callback::RequestBody, Callback::ResponseHeaders, Callback::ResponseBody];
+
+/// Names that the functions are exported under which relay headers and bodies.
+pub(super) const RELAYS: [&str; 4] =
+    ["weir\0request_headers", "weir\0request_body", "weir\0response_headers", "weir\0response_body"];
+
 /// How many functions are added, behind those of the module.
-pub(crate) const FUNCTIONS: usize = 2;
+pub(crate) const FUNCTIONS: usize = 2 + RELAYS.len();
 
 /// Name that the global is exported under: 0, or [`Place::raw`] of what runs.
 pub(super) const PLACE: &str = "weir\0place";
 
-/// The callbacks of a series, by the two lowest bits of the global.
-const CALLBACKS: [Callback; 4] = [Callback::Done, Callback::Log, Callback::Delete, Callback::ContextCreate];
+/// Name of the global that the host sets to anything but 0 where the callback that is relayed to is to be the last one.
+pub(super) const BREAK: &str = "weir\0break";
+
+/// Name of the global that has what the last callback has answered, if it is not 0.
+pub(super) const ACTION: &str = "weir\0action";
+
+/// The callbacks of a series, by the lowest bits of the global: those that end contexts, the one that creates them, [`RELAYED`].
+const CALLBACKS: [Callback; 8] = [
+    Callback::Done,
+    Callback::Log,
+    Callback::Delete,
+    Callback::ContextCreate,
+    Callback::RequestHeaders,
+    Callback::RequestBody,
+    Callback::ResponseHeaders,
+    Callback::ResponseBody,
+];
+
+/// Where in [`CALLBACKS`] those are that are relayed to.
+const FIRST_RELAYED: usize = 4;
 
 /// How many bits tell the callback.
-const BITS: u32 = 2;
+const BITS: u32 = 3;
 
 /// Which callback of a series runs, of which context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +97,8 @@ pub(super) struct Added {
     globals: u32,
     /// It has a section of globals, which the new one is added to.
     has_globals: bool,
-    /// The guest's callbacks, in the order of [`CALLBACKS`].
-    callbacks: [Option<u32>; 4],
+    /// The guest's callbacks, in the order of [`CALLBACKS`]: numbers of function, and how many parameters each has.
+    callbacks: [Option<(u32, usize)>; CALLBACKS.len()],
 }
 
 impl Added {
@@ -76,7 +107,7 @@ impl Added {
         let mut shapes = Vec::new();
         let mut functions: Vec<u32> = Vec::new();
         let (mut globals, mut has_globals, mut has_code) = (0, false, false);
-        let mut callbacks = [None; 4];
+        let mut callbacks = [None; CALLBACKS.len()];
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.ok()? {
                 Payload::TypeSection(types) => {
@@ -108,12 +139,13 @@ impl Added {
                         let named = CALLBACKS.iter().position(|callback| callback.name() == export.name);
                         let Some(at) = named.filter(|_| export.kind == ExternalKind::Func) else { continue };
                         let ty = *functions.get(usize::try_from(export.index).ok()?)?;
-                        let shape = *shapes.get(usize::try_from(ty).ok()?)?;
-                        let expected = if CALLBACKS[at] == Callback::ContextCreate { 2 } else { 1 };
-                        if shape? != (expected, usize::from(CALLBACKS[at] == Callback::Done)) {
+                        let (params, results) = (*shapes.get(usize::try_from(ty).ok()?)?)?;
+                        let callback = CALLBACKS[at];
+                        if !callback.params().contains(&params) || results != usize::from(callback.returns())
+                        {
                             return None;
                         }
-                        callbacks[at] = Some(export.index);
+                        callbacks[at] = Some((export.index, params));
                     }
                 }
                 Payload::CodeSectionStart { .. } => has_code = true,
@@ -132,10 +164,12 @@ impl Added {
             let mut types = TypeSection::new();
             types.ty().function([ValType::I32; 3], []);
             types.ty().function([ValType::I32; 2], [ValType::I32]);
+            types.ty().function([ValType::I32; 5], [ValType::I32]);
             extended(contents, types.len(), &types)
         } else if is(SectionId::Function) {
             let mut functions = FunctionSection::new();
             functions.function(self.types).function(self.types + 1);
+            RELAYS.iter().for_each(|_| _ = functions.function(self.types + 2));
             extended(contents, functions.len(), &functions)
         } else if is(SectionId::Global) {
             let globals = Self::globals();
@@ -143,6 +177,7 @@ impl Added {
         } else if is(SectionId::Code) {
             let mut code = CodeSection::new();
             code.function(&self.create()).function(&self.end());
+            (FIRST_RELAYED..CALLBACKS.len()).for_each(|at| _ = code.function(&self.relay(at)));
             extended(contents, code.len(), &code)
         } else {
             None
@@ -156,8 +191,11 @@ impl Added {
 
     fn globals() -> GlobalSection {
         let mut globals = GlobalSection::new();
-        let ty = GlobalType { val_type: ValType::I64, mutable: true, shared: false };
-        globals.global(ty, &ConstExpr::i64_const(0));
+        let ty = |val_type| GlobalType { val_type, mutable: true, shared: false };
+        globals.global(ty(ValType::I64), &ConstExpr::i64_const(0));
+        // BREAK, ACTION
+        globals.global(ty(ValType::I32), &ConstExpr::i32_const(0));
+        globals.global(ty(ValType::I32), &ConstExpr::i32_const(0));
         globals
     }
 
@@ -165,7 +203,12 @@ impl Added {
     pub(super) fn export(&self, exports: &mut ExportSection) {
         exports.export(CREATE, ExportKind::Func, self.functions);
         exports.export(END, ExportKind::Func, self.functions + 1);
-        exports.export(PLACE, ExportKind::Global, self.globals);
+        for (number, name) in (self.functions + 2..).zip(RELAYS) {
+            exports.export(name, ExportKind::Func, number);
+        }
+        for (number, name) in (self.globals..).zip([PLACE, BREAK, ACTION]) {
+            exports.export(name, ExportKind::Global, number);
+        }
     }
 
     fn create(&self) -> Function {
@@ -173,7 +216,8 @@ impl Added {
         let (context, root, count) = (0, 1, 2);
         let mut code = function.instructions();
         code.loop_(BlockType::Empty);
-        if let [.., Some(create)] = self.callbacks {
+        let [_, _, _, create, ..] = self.callbacks;
+        if let Some((create, _)) = create {
             self.note(&mut code, context, 3);
             code.local_get(context).local_get(root).call(create);
         }
@@ -190,15 +234,15 @@ impl Added {
         let (context, count, ended) = (0, 1, 2);
         let mut code = function.instructions();
         code.loop_(BlockType::Empty);
-        let [done, rest @ .., _] = self.callbacks;
-        if let Some(done) = done {
+        let [done, log, delete, ..] = self.callbacks;
+        if let Some((done, _)) = done {
             self.note(&mut code, context, 0);
             code.local_get(context).call(done).i32_eqz().if_(BlockType::Empty);
             self.note_nothing(&mut code);
             code.local_get(ended).return_().end();
         }
-        for (number, callback) in (1..).zip(rest) {
-            if let Some(callback) = callback {
+        for (number, callback) in (1..).zip([log, delete]) {
+            if let Some((callback, _)) = callback {
                 self.note(&mut code, context, number);
                 code.local_get(context).call(callback);
             }
@@ -208,6 +252,33 @@ impl Added {
         code.local_get(ended).local_get(count).i32_lt_u().br_if(0).end();
         self.note_nothing(&mut code);
         code.local_get(ended).end();
+        function
+    }
+
+    /// Relays to the callback that is number `at` of [`CALLBACKS`].
+    fn relay(&self, at: usize) -> Function {
+        let (breaks, answer) = (self.globals + 1, self.globals + 2);
+        let mut function = Function::new([(2, ValType::I32)]);
+        let (context, step, count, a, b, ran, action) = (0, 1, 2, 3, 4, 5, 6);
+        let mut code = function.instructions();
+        code.i32_const(0).global_set(breaks).loop_(BlockType::Empty);
+        if let (Some((callback, params)), Ok(number)) = (self.callbacks[at], i64::try_from(at)) {
+            self.note(&mut code, context, number);
+            code.local_get(context).local_get(a);
+            if params == 3 {
+                code.local_get(b);
+            }
+            code.call(callback).local_set(action);
+        }
+        increment(&mut code, ran);
+        code.local_get(action).if_(BlockType::Empty);
+        self.note_nothing(&mut code);
+        code.local_get(action).global_set(answer).i32_const(0).local_get(ran).i32_sub().return_().end();
+        code.global_get(breaks).i32_eqz().local_get(ran).local_get(count).i32_lt_u().i32_and();
+        code.if_(BlockType::Empty).local_get(context).local_get(step).i32_add().local_set(context);
+        code.br(1).end().end();
+        self.note_nothing(&mut code);
+        code.local_get(ran).end();
         function
     }
 
@@ -253,8 +324,8 @@ fn extended(contents: &[u8], count: u32, added: &impl Encode) -> Option<Vec<u8>>
 
 #[cfg(test)]
 mod tests {
-    use super::{Added, CREATE, END, PLACE, Place};
-    use crate::filter::{Callback, instrument::instrument};
+    use super::{Added, CALLBACKS, CREATE, END, PLACE, Place, RELAYS};
+    use crate::filter::instrument::instrument;
 
     fn text(wat: &str) -> Vec<u8> {
         wat::parse_str(wat).expect("well-formed")
@@ -262,7 +333,7 @@ mod tests {
 
     #[test]
     fn places_are_numbers() {
-        for callback in [Callback::Done, Callback::Log, Callback::Delete, Callback::ContextCreate] {
+        for callback in CALLBACKS {
             for context in [1, 2, 0x8000_0000, u32::MAX] {
                 let place = Place { context, callback };
                 assert_eq!(Place::of(place.raw()), Some(place));
@@ -325,6 +396,35 @@ mod tests {
         assert_eq!(run(&wat(delete), END, &[5, 3]), (15_253_516, Some(1), 0), "the second one answers false");
         assert_eq!(run(&wat(delete), END, &[6, 1]), (16, Some(0), 0));
         assert_eq!(run(&wat(""), END, &[7, 2]), (17_271_828, Some(2), 0));
+    }
+
+    #[test]
+    fn headers_are_relayed_until_one_answers_or_the_host_says_so() {
+        // It notes headers and context.
+        let wat = |params: &str, then: &str| {
+            format!(
+                r#"(module {NOTES}
+                    (func (export "proxy_on_request_headers") (param {params}) (result i32)
+                        (call $note (local.get 1) (local.get 0)) {then}))"#
+            )
+        };
+        let [name, body, ..] = RELAYS;
+        let three = "i32 i32 i32";
+        let goes_on = wat(three, "(i32.const 0)");
+        // From context 4 on: 2 headers, 3 contexts.
+        assert_eq!(run(&goes_on, name, &[4, 1, 3, 2, 0]), (242_526, Some(3), 0));
+        assert_eq!(run(&goes_on, name, &[6, -1, 3, 2, 0]), (262_524, Some(3), 0), "backwards");
+        assert_eq!(run(&goes_on, name, &[6, -1, 1, 2, 0]), (26, Some(1), 0));
+        let two = wat("i32 i32", "(i32.const 0)");
+        assert_eq!(run(&two, name, &[4, 1, 2, 2, 0]), (2425, Some(2), 0), "without an end of stream");
+        let end = wat(three, "(i32.sub (local.get 2) (i32.const 1))");
+        assert_eq!(run(&end, name, &[4, 1, 2, 2, 1]), (2425, Some(2), 0), "with one");
+        let pauses = wat(three, "(i32.eq (local.get 0) (i32.const 5))");
+        assert_eq!(run(&pauses, name, &[4, 1, 3, 2, 0]), (2425, Some(-2), 0), "the second one holds them");
+        // What the host does: the module's own global, then PLACE, then BREAK. No module that is loaded can do so.
+        let breaks = wat(three, "(global.set 2 (i32.const 1)) (i32.const 0)");
+        assert_eq!(run(&breaks, name, &[4, 1, 3, 2, 0]), (24, Some(1), 0));
+        assert_eq!(run(&goes_on, body, &[4, 1, 3, 2, 0]), (0, Some(3), 0), "nobody is called");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     context::ContextId,
     failure::{Cause, Failure},
-    filter::{Callback, Filter, instrument},
+    filter::{Callback, Filter, instrument, series::RELAYED},
     host::Host,
     plan::Plugin,
     pool::{image::Images, pristine::Pristine, snapshot::Snapshot, tracker::Tracking},
@@ -94,6 +94,9 @@ impl<H: Host> Instance<H> {
             failed_in: None,
             ended: None,
             times_all: false,
+            timed_alone: None,
+            alone: [0; RELAYED.len()],
+            looks: 0,
             funcs: [Slot::Unresolved; Callback::ALL.len()],
             series: series::Slot::Unresolved,
             store,

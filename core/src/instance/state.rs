@@ -13,7 +13,11 @@ use crate::{
     context::{ContextId, Contexts, ContextsOf},
     filter::{Callback, Filter},
     host::{Host, LogLine, LogSink, RootHost, RootId, Speaker},
-    instance::{answer::Answer, bounds::Bounds, series::Running},
+    instance::{
+        answer::Answer,
+        bounds::Bounds,
+        series::{Globals, Running},
+    },
     metrics::{Metrics, Scope, ledger::Ledger, recorder::Levels},
     shared::Shared,
     wasi::{Output, Random},
@@ -34,6 +38,8 @@ pub struct State<H: Host> {
     pub(crate) callback: Callback,
     /// It may be another one by now, since several are called in a row.
     pub(super) series: Option<Running>,
+    /// Where the guest notes which one; `None` before the first series.
+    pub(super) globals: Option<Globals>,
     /// What the callback that runs has asked the proxy for.
     pub(crate) asked: Asked,
     /// A metric could not be defined, which has been warned of.
@@ -143,6 +149,7 @@ impl<H: Host> State<H> {
             allocating: false,
             callback: Callback::Initialize,
             series: None,
+            globals: None,
             asked: Asked::default(),
             warned_metrics: false,
             scope: metrics.scope(&filter.spec().name),

@@ -147,6 +147,24 @@ fn a_filter_needs_its_memory() {
     assert!(matches!(unfit(&empty), Unfit::EmptyMemory), "no pages");
 }
 
+/// Numbers of globals and functions that a module does not have become those of what is added to it.
+#[test]
+fn what_is_added_to_modules_cannot_be_reached_from_them() {
+    let refused = |body: &str| {
+        let callback =
+            format!(r#"(global i64 (i64.const 0)) (func (export "proxy_on_log") (param i32) {body})"#);
+        Guest::new().plus(&callback).try_load().err()
+    };
+    assert!(refused("(drop (i64.add (global.get 1) (i64.const 1)))").is_none());
+    for body in ["(global.set 2 (i64.const 1))", "(global.set 3 (i32.const 1))"] {
+        assert!(matches!(refused(body), Some(LoadError::Compile { .. })), "{body}");
+    }
+    // The first function that there is not.
+    let of_type =
+        |number: &usize| refused(&format!("(call {number} (i32.const 0) (i32.const 0) (i32.const 0))"));
+    assert!((0..40).map(|number| of_type(&number)).all(|refused| refused.is_some()));
+}
+
 #[test]
 fn names_that_are_added_to_modules_are_refused_in_them() {
     for export in [

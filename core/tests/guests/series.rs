@@ -1,29 +1,35 @@
-//! Contexts that are created, or that end, in one entry of the guest: nobody sees that from outside.
+//! Contexts that are created, or that end, and headers and bodies that filters let pass, in one entry of the guest: nobody sees
+//! that from outside.
 
 use std::time::Duration;
 
 use proptest::{prelude::*, test_runner::RngSeed};
 use weir_core::{
-    chain::{Direction, Verdict},
+    chain::{Chain, Direction, Verdict},
     engine::{Settings, limits::Limits},
+    failure::Policy,
     filter::Callback,
     metrics::{Options, Timing},
     plan::Isolation,
-    testing::Logged,
+    testing::{Logged, Memory, Request},
 };
 
 use crate::{
     hostcalls::define_metric::shown,
     support::{
-        Bench, Guest, OUT, SIZE, Step, call, for_context, plugin, returns, settings, trace, value, wat,
+        Bench, Guest, OUT, SIZE, Step, call, for_context, param, plugin, returns, settings, trace, value, wat,
     },
 };
 
 /// How many filters there are, where it is not one.
 const FILTERS: i32 = 3;
 
-/// The callbacks that are called in a row.
+/// The callbacks that create and end contexts.
 const CALLBACKS: [Callback; 4] = [Callback::ContextCreate, Callback::Done, Callback::Log, Callback::Delete];
+
+/// Those that headers and bodies are relayed by.
+const RELAYED: [Callback; 4] =
+    [Callback::RequestHeaders, Callback::RequestBody, Callback::ResponseHeaders, Callback::ResponseBody];
 
 /// Something that a callback does.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +48,16 @@ enum Act {
     Header,
     Call,
     Grow,
+    /// What the callback is told.
+    Params,
+    /// Reads and changes what is relayed.
+    Read,
+    Edit,
+    /// What the callback answers, where it is one that answers.
+    Action(i32),
+    /// Request or response goes on, or is closed.
+    Resume(i64),
+    Close(i64),
 }
 
 impl Act {
@@ -63,28 +79,63 @@ impl Act {
             Self::Header => vec![call("proxy_add_header_map_value", [2, 700, 1, 700, 1])],
             Self::Call => vec![call("proxy_http_call", [700, 1, 900, 0, 0, 0, 0, 0, 1000, OUT])],
             Self::Grow => vec![wat("(drop (memory.grow (i32.const 1)))")],
+            Self::Params if RELAYED.contains(&callback) => vec![param(1), param(2)],
+            Self::Action(action) if RELAYED.contains(&callback) => vec![returns(action)],
+            Self::Params | Self::Action(_) => vec![trace("P")],
+            Self::Resume(direction) => vec![call("proxy_continue_stream", [direction])],
+            Self::Close(direction) => vec![call("proxy_close_stream", [direction])],
+            Self::Read | Self::Edit => {
+                let edits = matches!(self, Self::Edit);
+                match callback {
+                    Callback::RequestBody | Callback::ResponseBody => {
+                        let buffer = i64::from(callback == Callback::ResponseBody);
+                        if edits {
+                            vec![call("proxy_set_buffer_bytes", [buffer, 0, 1, 0x330, 2])]
+                        } else {
+                            vec![call("proxy_get_buffer_bytes", [buffer, 0, 100, OUT, SIZE]), value(OUT)]
+                        }
+                    }
+                    _ => {
+                        let map = if callback == Callback::RequestHeaders { 0 } else { 2 };
+                        if edits {
+                            vec![call("proxy_add_header_map_value", [map, 700, 1, 700, 1])]
+                        } else {
+                            vec![call("proxy_get_header_map_value", [map, 700, 1, OUT, SIZE]), value(OUT)]
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-fn acts() -> impl Strategy<Value = Vec<(usize, i32, Act)>> {
+/// What a filter, counted from 0, does in a callback.
+type Acts = Vec<(Callback, i32, Act)>;
+
+fn acts() -> impl Strategy<Value = Acts> {
     let act = prop_oneof![
         4 => Just(Act::Trace),
         2 => prop_oneof![Just(Act::SetProperty), Just(Act::GetProperty), Just(Act::Write), Just(Act::Header)],
         2 => prop_oneof![Just(Act::Done), Just(Act::Refuse), (0..4_i64).prop_map(Act::Root)],
         1 => prop_oneof![Just(Act::Answer), Just(Act::Call), Just(Act::Grow), Just(Act::Trap)],
+        6 => prop_oneof![Just(Act::Params), Just(Act::Read), Just(Act::Edit)],
+        3 => prop_oneof![
+            (0..4).prop_map(Act::Action),
+            (0..2_i64).prop_map(Act::Resume),
+            (0..2_i64).prop_map(Act::Close)
+        ],
     ];
-    prop::collection::vec((0..CALLBACKS.len(), 0..FILTERS, act), 0..16)
+    let callback = prop::sample::select([CALLBACKS, RELAYED].concat());
+    prop::collection::vec((callback, 0..FILTERS, act), 0..24)
 }
 
 /// The guest of so many filters.
-fn guest(acts: &[(usize, i32, Act)], count: i32) -> Guest {
+fn guest(acts: &Acts, count: i32) -> Guest {
     // Memory that is written: a property's name, the bytes of a line without an end.
     let guest = Guest::new().data(700, "p").data(800, [0x30, 3, 0, 0, 2, 0, 0, 0]).data(0x330, "wr");
     acts.iter().fold(guest, |guest, (callback, filter, act)| {
-        let callback = CALLBACKS[*callback];
         // The stream contexts of the first request: those of roots have the numbers before them.
-        guest.on(callback, [for_context(count + 1 + filter % count, act.steps(callback))])
+        guest.on(*callback, [for_context(count + 1 + filter % count, act.steps(*callback))])
     })
 }
 
@@ -93,16 +144,43 @@ fn filters(guest: &Guest, count: i32, isolation: Isolation) -> Bench {
     Bench::new((0..count).map(|_| plugin(&filter, "", isolation)).collect())
 }
 
+/// Shows a direction's headers and a body of two parts to the filters; what they hold is let go. The verdicts.
+fn pass(chain: &mut Chain<Memory>, request: &Request, direction: Direction) -> Vec<Verdict> {
+    let mut verdicts = vec![chain.headers(direction, false)];
+    for end in [false, true] {
+        let buffer = direction.buffer();
+        for _ in 0..=FILTERS {
+            if verdicts.last() != Some(&Verdict::Pause) {
+                break;
+            }
+            verdicts.push(chain.resume_all(direction));
+        }
+        if !chain.headers_passed(direction) {
+            break;
+        }
+        request.edit().buffers.insert(buffer, vec![b"ab".to_vec(), b"c".to_vec()]);
+        verdicts.push(chain.body(direction, end));
+        verdicts.push(if chain.ended(direction) { Verdict::Closed } else { Verdict::Continue });
+    }
+    verdicts
+}
+
 /// What two requests have come to: the log, verdicts, what became of the requests.
 fn outcome(bench: &Bench) -> (Vec<Logged>, Vec<String>) {
     let seen = (0..2).map(|_| {
         let request = bench.request();
         let mut chain = bench.begin(&request);
-        let verdict = chain.headers(Direction::Request, true);
+        let verdicts =
+            [Direction::Request, Direction::Response].map(|direction| pass(&mut chain, &request, direction));
         chain.finish();
         drop(chain);
         let parts = request.edit();
-        format!("{verdict:?} {:?} {:?} {:?}", parts.sent, parts.properties, parts.closed)
+        let mut held: Vec<_> = parts.held.iter().map(|held| format!("{held:?}")).collect();
+        held.sort();
+        format!(
+            "{verdicts:?} {:?} {:?} {:?} {:?} {held:?} {:?}",
+            parts.sent, parts.properties, parts.closed, parts.maps, parts.resumed
+        )
     });
     let seen = seen.collect();
     (bench.worker.take_log(), seen)
@@ -121,10 +199,15 @@ proptest! {
     fn callbacks_in_a_row_do_what_single_ones_do(acts in acts()) {
         for count in [1, FILTERS] {
             let guest = guest(&acts, count);
-            for isolation in [Isolation::Stream, Isolation::None] {
+            for (isolation, policy) in [
+                (Isolation::Stream, Policy::default()),
+                (Isolation::None, Policy::default()),
+                (Isolation::Stream, Policy::Open),
+            ] {
                 let single = filters(&guest, count, isolation)
-                    .metrics(Options { callbacks: Timing::All, ..Options::default() });
-                let row = filters(&guest, count, isolation);
+                    .metrics(Options { callbacks: Timing::All, ..Options::default() })
+                    .policy(policy);
+                let row = filters(&guest, count, isolation).policy(policy);
                 prop_assert_eq!(outcome(&single), outcome(&row), "{} filters", count);
             }
         }
@@ -157,18 +240,49 @@ fn callbacks_in_a_row_are_counted() {
     assert_eq!(counts(fails, Isolation::Stream), ["303", "100", "200", "200"]);
 }
 
+/// Headers and bodies as well, whether or not a filter comes back from the row, holds them, or fails.
+#[test]
+fn what_is_relayed_is_counted() {
+    let second = FILTERS + 2;
+    // Each callback's count, in the order of their names: of request bodies and headers, response bodies and headers.
+    let counts = |steps: Vec<Step>| {
+        let callbacks = Callback::RequestHeaders;
+        let guest = Guest::tracer().on(callbacks, [for_context(second, steps)]);
+        let bench = filters(&guest, FILTERS, Isolation::Stream).metrics(Options::default());
+        for _ in 0..1000 {
+            let request = bench.request();
+            let mut chain = bench.begin(&request);
+            pass(&mut chain, &request, Direction::Request);
+            pass(&mut chain, &request, Direction::Response);
+        }
+        shown(&bench, "weir_callback_duration_seconds_count")
+            .into_iter()
+            .filter(|line| RELAYED.iter().any(|callback| line.contains(&callback.name()[6..])))
+            .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = ["6000", "3000", "6000", "3000"];
+    assert_eq!(counts(vec![]), all);
+    assert_eq!(counts(vec![call("proxy_add_header_map_value", [0, 700, 1, 700, 1])]), all);
+    assert_eq!(counts(vec![returns(1)]), all);
+    // The third is not told of headers, and responses are shown to nobody, until the filter is suspended.
+    assert_eq!(counts(vec![wat("unreachable")]), ["200"]);
+}
+
 #[test]
 fn a_failure_in_a_row_is_that_of_one_callback_and_one_filter() {
     let third = FILTERS + 3;
-    for (callback, name) in
-        [(Callback::ContextCreate, "proxy_on_context_create"), (Callback::Log, "proxy_on_log")]
-    {
+    for (callback, name) in [
+        (Callback::ContextCreate, "proxy_on_context_create"),
+        (Callback::RequestHeaders, "proxy_on_request_headers"),
+        (Callback::Log, "proxy_on_log"),
+    ] {
         let guest = Guest::tracer().on(callback, [for_context(third, [wat("unreachable")])]);
         let bench = filters(&guest, FILTERS, Isolation::Stream);
         bench.rehearse().expect("accepted");
         bench.log();
         let mut chain = bench.begin(&bench.request());
-        let fails = callback == Callback::ContextCreate;
+        let fails = callback != Callback::Log;
         let expected = if fails { Verdict::Failed { status: 500 } } else { Verdict::Continue };
         assert_eq!(chain.headers(Direction::Request, true), expected);
         chain.finish();
