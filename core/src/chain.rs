@@ -23,7 +23,7 @@ use crate::{
     failure::{Failure, Policy},
     filter::Callback,
     host::{Host, Maps, StreamHost},
-    instance::Created,
+    instance::{Created, relay::Row},
     metrics::recorder::Moment,
     plan::{ChainId, StepPlan},
     pool::Lease,
@@ -90,6 +90,17 @@ impl Step {
             pause: [Pause::All; 2],
         }
     }
+
+    /// The filters from this one on, in the order in which they are told of `callback`, which may be called in one entry: their
+    /// contexts were created in one, and none of the request's `is_irregular`.
+    fn row(&self, callback: Callback, is_irregular: bool) -> Row {
+        let (before, after) = if is_irregular { (0, 0) } else { self.neighbours };
+        if matches!(callback, Callback::RequestHeaders | Callback::RequestBody) {
+            Row { count: 1 + usize::from(after), backwards: false }
+        } else {
+            Row { count: 1 + usize::from(before), backwards: true }
+        }
+    }
 }
 
 /// A request that fails, since a filter has.
@@ -116,6 +127,10 @@ pub struct Chain<H: Host> {
     refusal: Option<Box<Refusal>>,
     /// Some filter is left out, or has held a part of a body.
     is_irregular: bool,
+    /// What passes now may be shown to several filters in one entry of their instance.
+    relays: bool,
+    /// How many filters have let pass what came, in the last such entry, before the one whose verdict was told.
+    relayed: usize,
     /// When the last callback ended, while nothing but another one comes next.
     ended: Option<Moment>,
     finished: bool,
@@ -135,6 +150,8 @@ impl<H: Host> Chain<H> {
             policy,
             refusal: None,
             is_irregular: false,
+            relays: false,
+            relayed: 0,
             ended: None,
             finished: false,
         }

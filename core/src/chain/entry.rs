@@ -14,39 +14,45 @@ use crate::{
 };
 
 impl<H: Host> Chain<H> {
-    /// Calls `callback` of filter number `at`, with its context as the first parameter; and of those that follow it in `row`,
-    /// while they do nothing but let pass what came. Answers how many were called, one at least, and the last one's verdict.
+    /// Calls `callback` of filter number `at`, with its context as the first parameter; where the chain [relays](Self::relays), of
+    /// those that follow it as well, while they let pass what came. So many are [`relayed`](Self::relayed) then, and the verdict
+    /// is that of the next one.
     ///
     /// Not inlined, as entering the instance is not: each copy would have to be fetched into a processor's caches by itself.
     #[inline(never)]
-    pub(super) fn call(
-        &mut self,
-        at: usize,
-        callback: Callback,
-        row: Row,
-        params: [i32; 2],
-    ) -> (usize, Verdict) {
-        let Some(step) = self.steps.get(at) else { return (1, Verdict::Continue) };
+    pub(super) fn call(&mut self, at: usize, callback: Callback, params: [i32; 2]) -> Verdict {
+        let Some(step) = self.steps.get(at) else { return Verdict::Continue };
         let response = matches!(
             callback,
             Callback::ResponseHeaders | Callback::ResponseBody | Callback::ResponseTrailers
         );
         if step.failed || (step.passed_by && response) {
-            return (1, Verdict::Continue);
+            return Verdict::Continue;
         }
         let (context, lease_at) = (step.context, step.lease);
         let doomed = self.refusal.is_some();
         let Some(lease) = self.leases.get_mut(lease_at).filter(|lease| lease.is_there()) else {
-            return (1, Verdict::Continue);
+            return Verdict::Continue;
         };
+        let (relays, row) =
+            (self.relays, if self.relays { step.row(callback, self.is_irregular) } else { Row::ONE });
+        let mut ran = 1;
         let called = lease.with(callback, |instance| {
             // A request that fails anyway need not be told that a shared instance has failed as well.
             if (doomed && instance.has_failed()) || !instance.exports(callback) {
-                return (1, Ok(Returned::NOTHING), Asked::default(), false);
+                return (Ok(Returned::NOTHING), Asked::default(), false);
             }
             let [a, b] = params;
             instance.follow(self.ended);
-            let (ran, mut returned) = instance.enter_row(callback, context, row, [context.raw(), a, b, 0, 0]);
+            let params = [context.raw(), a, b, 0, 0];
+            let mut returned = if relays {
+                let returned;
+                (ran, returned) = instance.relay(callback, context, row, params);
+                self.relays = ran == row.count || instance.is_timed_alone();
+                returned
+            } else {
+                instance.enter_next(callback, context, params)
+            };
             self.ended = instance.ended();
             let asked = instance.asked();
             if returned.is_ok()
@@ -54,15 +60,15 @@ impl<H: Host> Chain<H> {
             {
                 returned = Err(failure);
             }
-            (ran, returned, asked, instance.has_asked_queues())
+            (returned, asked, instance.has_asked_queues())
         });
-        let (ran, returned, asked, has_queues) =
-            called.unwrap_or_else(|failure| (1, Err(failure), Asked::default(), false));
+        let (returned, asked, has_queues) =
+            called.unwrap_or_else(|failure| (Err(failure), Asked::default(), false));
         let (at, context) = if ran > 1 { self.pass_row(at, callback, row, ran - 1) } else { (at, context) };
         if has_queues {
             self.hand_queues_over(at, lease_at, callback);
         }
-        let verdict = match returned {
+        match returned {
             Err(failure) => {
                 if self.is_ours(lease_at, asked.local_response) {
                     self.stream.withdraw_local_response();
@@ -93,8 +99,7 @@ impl<H: Host> Chain<H> {
                 }
                 verdict
             }
-        };
-        (ran, verdict)
+        }
     }
 
     /// `count` filters from number `at` on have let pass what came, and the callback of the next one has run, too: its number,
@@ -106,6 +111,7 @@ impl<H: Host> Chain<H> {
                 (0..count).for_each(|_| self.flow_mut(direction).show_headers());
             }
         }
+        self.relayed = count;
         let at = if row.backwards { at.saturating_sub(count) } else { at + count };
         (at, self.steps.get(at).map_or(ContextId::NONE, |step| step.context))
     }

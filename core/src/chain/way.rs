@@ -7,17 +7,16 @@ use super::{
 use crate::{
     filter::Callback,
     host::{Bodies, Buffers, Hold, Host},
-    instance::relay::Row,
 };
 
 impl<H: Host> Chain<H> {
     pub(super) fn run_headers(&mut self, direction: Direction) -> Verdict {
-        let mut in_rows = true;
+        self.relays = self.steps.len() > 1;
         while self.flow(direction).headers_seen() < self.steps.len() {
             if let (Direction::Request, Some(status)) = (direction, self.refused()) {
                 return Verdict::Failed { status };
             }
-            match self.next_headers(direction, &mut in_rows) {
+            match self.next_headers(direction) {
                 Verdict::Continue => {}
                 verdict => return verdict,
             }
@@ -32,9 +31,8 @@ impl<H: Host> Chain<H> {
         }
     }
 
-    /// Shows the headers to the next filter that has not seen them; `in_rows` to those after it as well, and it is set to
-    /// false where one of these has to be called by itself.
-    fn next_headers(&mut self, direction: Direction, in_rows: &mut bool) -> Verdict {
+    /// Shows the headers to the next filter that has not seen them, and perhaps to some after it.
+    fn next_headers(&mut self, direction: Direction) -> Verdict {
         let flow = self.flow_mut(direction);
         let (order, end) = (flow.headers_seen(), flow.headers_only);
         flow.show_headers();
@@ -44,9 +42,7 @@ impl<H: Host> Chain<H> {
         }
         let count = self.count(direction.maps().0);
         let at = direction.turn(order, self.steps.len());
-        let row = if *in_rows { self.row_at(direction, at) } else { Row::ONE };
-        let (ran, verdict) = self.call(at, callback, row, [count, i32::from(end)]);
-        *in_rows &= ran == row.count;
+        let verdict = self.call(at, callback, [count, i32::from(end)]);
         if verdict == Verdict::Pause {
             self.flow_mut(direction).headers_held = true;
         }
@@ -57,11 +53,12 @@ impl<H: Host> Chain<H> {
     pub(super) fn run_body(&mut self, direction: Direction, from: usize, end: bool) -> Verdict {
         let mut end = end;
         let (_, callback, _) = direction.callbacks();
-        let (mut order, mut in_rows) = (from, true);
+        let mut order = from;
+        (self.relays, self.relayed) = (self.steps.len() > 1 && self.headers_passed(direction), 0);
         while order < self.steps.len() {
             if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by a body.
-                match self.next_headers(direction, &mut false) {
+                match self.next_headers(direction) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
@@ -71,11 +68,8 @@ impl<H: Host> Chain<H> {
             let size = self.stream.buffer_len(direction.buffer()).unwrap_or(0);
             let mut verdict = if (size > 0 || end) && self.exports(at, callback) {
                 let size = i32::try_from(size).unwrap_or(i32::MAX);
-                let passed = in_rows && self.headers_passed(direction);
-                let row = if passed { self.row_at(direction, at) } else { Row::ONE };
-                let (ran, verdict) = self.call(at, callback, row, [size, i32::from(end)]);
-                in_rows &= ran == row.count;
-                order += ran - 1;
+                let verdict = self.call(at, callback, [size, i32::from(end)]);
+                order += std::mem::take(&mut self.relayed);
                 at = direction.turn(order, self.steps.len());
                 verdict
             } else if self.holds_headers(direction, order) {
@@ -121,11 +115,12 @@ impl<H: Host> Chain<H> {
 
     pub(super) fn run_trailers(&mut self, direction: Direction) -> Verdict {
         let (_, body, callback) = direction.callbacks();
+        self.relays = false;
         while self.flow(direction).trailers_seen() < self.steps.len() {
             let order = self.flow(direction).trailers_seen();
             if self.flow(direction).headers_seen() <= order {
                 // Headers that were held above have been let go by the trailers.
-                match self.next_headers(direction, &mut false) {
+                match self.next_headers(direction) {
                     Verdict::Continue | Verdict::Pause => {}
                     verdict => return verdict,
                 }
@@ -134,7 +129,7 @@ impl<H: Host> Chain<H> {
             let at = direction.turn(order, self.steps.len());
             let verdict = if self.exports(at, callback) {
                 let count = self.count(direction.maps().1);
-                self.call(at, callback, Row::ONE, [count, 0]).1
+                self.call(at, callback, [count, 0])
             } else if self.holds_headers(direction, order) && !self.exports(at, body) {
                 // As with bodies: it cannot let go the headers by what it does not see.
                 Verdict::Pause
@@ -159,22 +154,6 @@ impl<H: Host> Chain<H> {
             }
         }
         Verdict::Continue
-    }
-
-    /// The filters from number `at` on, in the direction's order, which may be called in one entry: their contexts were created in
-    /// one, and none of the request's is left out or holds a part of a body.
-    #[inline]
-    fn row_at(&self, direction: Direction, at: usize) -> Row {
-        match self.steps.get(at) {
-            Some(step) if !self.is_irregular => {
-                let (before, after) = step.neighbours;
-                match direction {
-                    Direction::Request => Row { count: 1 + usize::from(after), backwards: false },
-                    Direction::Response => Row { count: 1 + usize::from(before), backwards: true },
-                }
-            }
-            _ => Row::ONE,
-        }
     }
 
     /// Whether filter `at` exports `callback`.

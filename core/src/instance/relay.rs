@@ -59,22 +59,8 @@ impl<H: Host> Instance<H> {
     ///
     /// # Errors
     /// As [`enter`](Self::enter), of the last one.
-    #[inline]
-    pub(crate) fn enter_row(
-        &mut self,
-        callback: Callback,
-        first: ContextId,
-        row: Row,
-        params: Params,
-    ) -> (usize, Result<Returned, Failure>) {
-        if row.count > 1 || self.timed_alone.is_some() {
-            return self.relay(callback, first, row, params);
-        }
-        (1, self.enter_next(callback, first, params))
-    }
-
     #[inline(never)]
-    fn relay(
+    pub(crate) fn relay(
         &mut self,
         callback: Callback,
         first: ContextId,
@@ -117,6 +103,11 @@ impl<H: Host> Instance<H> {
                 (1, self.enter_timed(callback, first, params))
             }
         }
+    }
+
+    /// Whether callbacks that come next are not relayed to, since they are timed.
+    pub(crate) fn is_timed_alone(&self) -> bool {
+        self.timed_alone.is_some()
     }
 
     /// Calls one that is timed, if any are.
