@@ -7,6 +7,7 @@ use std::{cell::LazyCell, collections::VecDeque};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wasmtime::{Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
+// For its allocator, which is the other benches'.
 use weir_benches as _;
 
 /// Size of a page that is copied back, in bytes.

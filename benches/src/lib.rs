@@ -7,7 +7,7 @@
 //! | bench | workload |
 //! |---|---|
 //! | `requests` | one request's check-out, callbacks and reset, by guest, isolation and instances in turn; the same without a chain; check-out alone, by the size of the pool; chains; the first write to a page; twenty headers set, read and removed |
-//! | `floor` | what wasmtime alone takes for check-out, callbacks and reset |
+//! | `floor` | what wasmtime alone takes for the six callbacks of a request, and for them and copying back what they have written |
 //! | `hostcalls` | calls into a guest and out of it; each host function, by the size of what it is given; bodies by their parts |
 //! | `pairs` | the codec of header maps |
 //! | `shared` | metrics, shared data and queues, with one thread and with two; ten thousand metrics written out |

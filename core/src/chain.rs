@@ -59,8 +59,8 @@ pub(crate) struct Step {
     lease: usize,
     context: ContextId,
     /// How many filters right before it, and right after it, have contexts of the same instance whose ids lead up to its own and
-    /// follow it.
-    neighbours: (u16, u16),
+    /// follow it; none where that would be more than there is room for.
+    neighbours: (u8, u8),
     /// Has failed, or could not be begun.
     failed: bool,
     /// Whether it runs decides if its suspension is over.
@@ -130,7 +130,7 @@ pub struct Chain<H: Host> {
     /// What passes now may be shown to several filters in one entry of their instance.
     relays: bool,
     /// How many filters have let pass what came, in the last such entry, before the one whose verdict was told.
-    relayed: usize,
+    relayed: u8,
     /// When the last callback ended, while nothing but another one comes next.
     ended: Option<Moment>,
     finished: bool,
@@ -213,12 +213,12 @@ impl<H: Host> Chain<H> {
         })?;
         let Created { first, count, failure } = created;
         let all = (0..count).map(|at| first.after(at)).chain(failure.as_ref().map(|_| ContextId::NONE));
-        let last = u16::try_from(count.saturating_sub(1)).unwrap_or_default();
+        let last = u8::try_from(count.saturating_sub(1)).unwrap_or_default();
         for (number, context) in all.enumerate() {
             if number > 0 {
                 self.steps.push(Step { lease, trial, ..Step::new() });
             }
-            let before = u16::try_from(number).unwrap_or_default().min(last);
+            let before = u8::try_from(number).unwrap_or_default().min(last);
             self.steps[at + number].context = context;
             self.steps[at + number].neighbours = (before, last - before);
         }

@@ -89,6 +89,7 @@ impl<H: Host> Instance<H> {
         }
         self.pristine.as_mut().ok_or(Dropped::Configured)?.restore(&mut self.store)?;
         self.store.data_mut().reset();
+        self.timed_alone = None;
         Ok(())
     }
 

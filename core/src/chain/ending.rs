@@ -76,13 +76,11 @@ impl<H: Host> Chain<H> {
         }
     }
 
-    /// How many filters from number `at` on have contexts in the same instance whose ids follow one another.
+    /// How many filters from number `at` on, which has not failed, end together.
     fn row(&self, at: usize) -> usize {
         let Some((first, others)) = self.steps.get(at..).and_then(<[Step]>::split_first) else { return 0 };
-        let follows = |(number, step): &(usize, &Step)| {
-            step.lease == first.lease && !step.failed && step.context == first.context.after(number + 1)
-        };
-        1 + others.iter().enumerate().take_while(follows).count()
+        let (_, after) = first.neighbours;
+        1 + others.iter().take(after.into()).take_while(|step| !step.failed).count()
     }
 
     /// Ends what a filter has put off in an instance of the request's own.

@@ -111,7 +111,8 @@ impl<H: Host> Chain<H> {
                 (0..count).for_each(|_| self.flow_mut(direction).show_headers());
             }
         }
-        self.relayed = count;
+        // A row has no more, since a filter's neighbours are counted so.
+        self.relayed = u8::try_from(count).unwrap_or(u8::MAX);
         let at = if row.backwards { at.saturating_sub(count) } else { at + count };
         (at, self.steps.get(at).map_or(ContextId::NONE, |step| step.context))
     }

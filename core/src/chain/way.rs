@@ -69,7 +69,7 @@ impl<H: Host> Chain<H> {
             let mut verdict = if (size > 0 || end) && self.exports(at, callback) {
                 let size = i32::try_from(size).unwrap_or(i32::MAX);
                 let verdict = self.call(at, callback, [size, i32::from(end)]);
-                order += std::mem::take(&mut self.relayed);
+                order += usize::from(std::mem::take(&mut self.relayed));
                 at = direction.turn(order, self.steps.len());
                 verdict
             } else if self.holds_headers(direction, order) {

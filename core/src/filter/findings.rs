@@ -19,11 +19,12 @@ pub(super) struct Findings {
 
 /// Where the code is that findings are made by. They are part of an artefact's key, so that one which other code has made
 /// is not found.
-pub(super) const MADE_BY: [&str; 5] = [
+pub(super) const MADE_BY: [&str; 6] = [
     include_str!("findings.rs"),
     include_str!("inspect.rs"),
     include_str!("instrument.rs"),
     include_str!("series.rs"),
+    include_str!("series/bodies.rs"),
     include_str!("callback.rs"),
 ];
 

@@ -8,7 +8,11 @@
 
 use wasmtime::Val;
 
-use super::{Instance, Params, Returned, func::Func, series::Globals};
+use super::{
+    Instance, Params, Returned,
+    func::Func,
+    series::{Globals, number},
+};
 use crate::{
     context::ContextId,
     failure::Failure,
@@ -17,8 +21,8 @@ use crate::{
     metrics::recorder::{self, Sampling},
 };
 
-/// What an entry costs in looks of the host's, each of which reads a global: by instructions some 300 and 120 (callgrind, the
-/// chains of the bench `instructions`).
+/// What an entry costs in looks of the host's, roughly: some 300 instructions (the bench `instructions`, five no-ops that are not
+/// timed, with and without relays), where reading a global, most of a look, takes some 100 (the same, `Global::get`).
 const ENTRY: usize = 3;
 
 /// How often a callback is entered for each filter by itself where a relay did not pay.
@@ -131,8 +135,7 @@ impl<H: Host> Instance<H> {
         [context, a, b, ..]: Params,
         counts: bool,
     ) -> (usize, Result<Returned, Failure>) {
-        let count = i32::try_from(row.count).unwrap_or(i32::MAX);
-        let params = [context, row.step(), count, a, b];
+        let params = [context, row.step(), number(row.count), a, b];
         let (ran, result) = match self.enter_series(func, (first, callback), row.count, params) {
             Ok(returned) => {
                 let ran = returned.value().unwrap_or_default();

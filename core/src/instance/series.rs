@@ -141,7 +141,6 @@ impl<H: Host> Instance<H> {
         }
         state.recount();
         let params = [first.raw(), ContextsOf::<H>::root_id(root).raw(), number(count), 0, 0];
-        state.contexts.set_life(first, Life::Active);
         let entered = self.enter_series(func, (first, Callback::ContextCreate), count, params);
         let (created, failure) = match entered {
             Ok(_) => (count, None),
@@ -300,7 +299,7 @@ impl<H: Host> Instance<H> {
     }
 }
 
-fn number(count: usize) -> i32 {
+pub(super) fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
@@ -358,9 +357,7 @@ pub(super) fn look<H: Host>(mut store: impl AsContextMut<Data = State<H>>) {
     state.begin(context, callback);
     match callback {
         Callback::Done => state.contexts.set_life(context, Life::Ending),
-        Callback::ContextCreate | Callback::Log | Callback::Delete => {
-            state.contexts.set_life(context, Life::Active);
-        }
+        Callback::Log | Callback::Delete => state.contexts.set_life(context, Life::Active),
         _ => {}
     }
 }
