@@ -1,12 +1,12 @@
 //! What wasmtime alone takes for what the group `instance` of the bench `requests` does: six callbacks by typed functions, host
-//! functions that do nothing, and the pages that they have written copied back whole. Nothing is checked out, counted, timed or
-//! noted, no page is watched, and no context is kept.
+//! functions that do nothing but to give each header the value that a path has there, and the pages that they have written copied
+//! back whole. Nothing is checked out, counted, timed or noted, no page is watched, and no context is kept.
 #![allow(missing_docs, reason = "a bench")]
 
 use std::{cell::LazyCell, collections::VecDeque};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wasmtime::{Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
+use wasmtime::{Caller, Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
 // For its allocator, which is the other benches'.
 use weir_benches as _;
 
@@ -19,9 +19,15 @@ const CONTEXT: (i32, i32) = (2, 1);
 /// Headers, and whether they are all.
 const HEADERS: (i32, i32) = (5, 1);
 
+/// Value of each header that a guest asks for.
+const VALUE: &[u8] = b"/path?query";
+
+/// A guest's memory, and its function that allocates in it: what a host function needs to give it something.
+type Gives = Option<(Memory, TypedFunc<i32, i32>)>;
+
 /// A configured instance of a guest.
 struct Guest {
-    store: Store<()>,
+    store: Store<Gives>,
     create: TypedFunc<(i32, i32), ()>,
     headers: [TypedFunc<(i32, i32, i32), i32>; 2],
     done: TypedFunc<i32, i32>,
@@ -34,14 +40,23 @@ struct Guest {
 
 impl Guest {
     fn new(engine: &Engine, module: &Module) -> Self {
-        let mut store = Store::new(engine, ());
+        let mut store = Store::new(engine, None);
         store.set_epoch_deadline(10);
         let mut linker = Linker::new(engine);
+        let give = |mut caller: Caller<'_, Gives>, _: u32, _: u32, _: u32, address_at: u32, len_at: u32| {
+            give_value(&mut caller, address_at, len_at);
+            // OK.
+            0_i32
+        };
+        linker.func_wrap("env", "proxy_get_header_map_value", give).expect("not defined yet");
         linker.define_unknown_imports_as_default_values(&mut store, module).expect("functions only");
         let instance = linker.instantiate(&mut store, module).expect("an instance");
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, "_initialize") {
             initialize.call(&mut store, ()).expect("begins");
         }
+        let memory = instance.get_memory(&mut store, "memory").expect("a memory");
+        let allocate = func(&instance, &mut store, "proxy_on_memory_allocate");
+        *store.data_mut() = Some((memory, allocate));
         let (_, root) = CONTEXT;
         let create = func(&instance, &mut store, "proxy_on_context_create");
         create.call(&mut store, (root, 0)).expect("a root context");
@@ -53,7 +68,6 @@ impl Guest {
             .map(|name| func(&instance, &mut store, name));
         let ends = ["proxy_on_log", "proxy_on_delete"].map(|name| func(&instance, &mut store, name));
         let done = func(&instance, &mut store, "proxy_on_done");
-        let memory = instance.get_memory(&mut store, "memory").expect("a memory");
         let image = memory.data(&store).to_vec();
         let mut guest = Self { store, create, headers, done, ends, memory, image, written: Vec::new() };
         guest.begin();
@@ -94,7 +108,21 @@ impl Guest {
     }
 }
 
-fn func<P, R>(instance: &Instance, store: &mut Store<()>, name: &str) -> TypedFunc<P, R>
+/// Gives a guest [`VALUE`]: in memory that it has allocated, with its address and length where it wants them.
+fn give_value(caller: &mut Caller<'_, Gives>, address_at: u32, len_at: u32) {
+    let (memory, allocate) = caller.data().clone().expect("an instance that is whole");
+    let len = i32::try_from(VALUE.len()).expect("short");
+    let address = allocate.call(&mut *caller, len).expect("no trap");
+    let place = usize::try_from(address).expect("small");
+    let data = memory.data_mut(caller);
+    data[place..place + VALUE.len()].copy_from_slice(VALUE);
+    for (at, value) in [(address_at, address), (len_at, len)] {
+        let at = at as usize;
+        data[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn func<P, R>(instance: &Instance, store: &mut Store<Gives>, name: &str) -> TypedFunc<P, R>
 where
     P: wasmtime::WasmParams,
     R: wasmtime::WasmResults,
@@ -109,7 +137,7 @@ fn floor(criterion: &mut Criterion) {
     let engine = Engine::new(&config).expect("an engine");
     let mut group = criterion.benchmark_group("floor");
     group.throughput(Throughput::Elements(1));
-    for name in ["noop", "add_headers"] {
+    for name in ["noop", "add_headers", "regexes"] {
         let path = format!("{}/../target/guests/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
         let module = LazyCell::new(|| Module::from_file(&engine, &path).expect("run scripts/build-guests"));
         for (way, puts_back) in [("shared", false), ("own", true)] {
